@@ -1,0 +1,138 @@
+"""What one span says about one call, whatever dialect it was written in.
+
+    Observation    a span that saw an inference call, or wraps one
+    SpanLink       which span is whose child; every span has one, so that wrappers are recognised
+    DeviceTime     one point of a device's time by state
+    Decoded        all that a body of telemetry held
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Vantage(StrEnum):
+    """From where a call was seen. A call may be seen from all four; it is counted once."""
+
+    CLIENT = "client"  # around the provider's client library
+    FRAMEWORK = "framework"  # a framework's model span around the client (LangChain, pydantic-ai, …)
+    GATEWAY = "gateway"  # a proxy between client and server
+    SERVER = "server"  # the runtime that computed it
+
+
+class Provenance(StrEnum):
+    """How the token counts were come by."""
+
+    REPORTED = "reported"  # counted by the provider or runtime
+    ESTIMATED = "estimated"  # counted by somebody else's tokenizer
+    ABSENT = "absent"  # nobody said; the counts are None, which is not zero
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts on disjoint meters; None is unknown.
+
+    input_tokens excludes what was read from or written to a cache. reasoning_output_tokens is a part of
+    output_tokens, never added to it.
+    """
+
+    input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_write_input_tokens: int | None = None
+    output_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """Who is said to pay, and for what. The most specific wins: the span, its nearest ancestor, the resource."""
+
+    team: str | None = None
+    feature: str | None = None
+    customer: str | None = None
+    user: str | None = None
+    session: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One span about one call. Times are nanoseconds; ids are the raw bytes of OTLP (16 and 8)."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes | None
+    start_unix_ns: int
+    end_unix_ns: int
+    dialect: str  # which row of the table recognised it: "otel_genai", "openinference", "openllmetry", …
+    vantage: Vantage
+    is_wrapper: bool = False  # repeats or sums its children's usage: an agent, chain or workflow span
+    service_name: str = ""
+    environment: str = ""
+    tags: Tags = field(default_factory=Tags)
+    operation: str = ""  # chat, text_completion, embeddings, …
+    provider: str = ""
+    request_model: str = ""
+    response_model: str = ""
+    response_id: str = ""
+    service_tier: str = ""
+    server_address: str = ""
+    streaming: bool | None = None
+    error_type: str = ""  # empty: it went well
+    usage: Usage = field(default_factory=Usage)
+    provenance: Provenance = Provenance.ABSENT
+    contradiction: str = ""  # why the span cannot be right as it stands; the call is kept and marked
+    time_to_first_token_ns: int | None = None
+    time_per_output_token_ns: int | None = None
+    queue_ns: int | None = None
+    prefill_ns: int | None = None
+    decode_ns: int | None = None
+    device_ns: int | None = None
+    device_ns_marginal: int | None = None
+    device_ns_alone: int | None = None
+    energy_uj: int | None = None
+    device_type: str = ""
+    allocation_method: str = ""
+    prefix_repeated_tokens: int | None = None
+    request_repeated: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    """A span and its parent (None: a root)."""
+
+    trace_id: bytes
+    span_id: bytes
+    parent_span_id: bytes | None
+    start_unix_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTime:
+    """One cumulative point: how long a device was in a state from start_unix_ns to time_unix_ns."""
+
+    service_name: str
+    instance_id: str
+    device_id: str
+    device_type: str
+    state: str  # semconv.DEVICE_STATE_*
+    start_unix_ns: int
+    time_unix_ns: int
+    value_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why some items of a body were not taken: goes into OTLP's partial success, and into ingest health."""
+
+    reason: str
+    count: int
+
+
+@dataclass(slots=True)
+class Decoded:
+    """All that one body of telemetry held, in the order of the body."""
+
+    observations: list[Observation] = field(default_factory=list)
+    links: list[SpanLink] = field(default_factory=list)
+    device_times: list[DeviceTime] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    items: int = 0  # spans or points in the body, whether or not they were about a call

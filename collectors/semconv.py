@@ -1,0 +1,71 @@
+"""Attribute and metric names on the wire.
+
+Names without `costwatch.` are OpenTelemetry's: the GenAI conventions of the repository semantic-conventions-genai
+(2026-11) and the hardware conventions. Ours are those that no convention has. Units stand in the names.
+"""
+
+# Who pays, and for what. Set by collectors.attribute(), read by the receiver.
+TEAM = "costwatch.team"
+FEATURE = "costwatch.feature"
+CUSTOMER = "costwatch.customer"
+USER = "user.id"
+SESSION = "session.id"
+
+# OpenTelemetry GenAI.
+OPERATION_NAME = "gen_ai.operation.name"
+PROVIDER_NAME = "gen_ai.provider.name"
+REQUEST_MODEL = "gen_ai.request.model"
+REQUEST_STREAM = "gen_ai.request.stream"
+REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
+REQUEST_TEMPERATURE = "gen_ai.request.temperature"
+REQUEST_TOP_P = "gen_ai.request.top_p"
+RESPONSE_ID = "gen_ai.response.id"
+RESPONSE_MODEL = "gen_ai.response.model"
+RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+RESPONSE_TIME_TO_FIRST_CHUNK = "gen_ai.response.time_to_first_chunk"  # seconds, float
+USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"  # includes cached ones, in OpenTelemetry's meaning
+USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"  # includes reasoning
+USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+USAGE_CACHE_WRITE_INPUT_TOKENS = "gen_ai.usage.cache_creation.input_tokens"
+USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+ERROR_TYPE = "error.type"
+
+# Our runtime, on the span of a request. Integers of nanoseconds or microjoules, so that sums are exact.
+PROVIDER_COSTWATCH = "costwatch"  # gen_ai.provider.name of the bundled runtime
+DEVICE_NS = "costwatch.device_ns"  # the request's share of the steps it was in; sums to the busy time
+DEVICE_NS_MARGINAL = "costwatch.device_ns_marginal"  # its own work, without a share of the fixed part
+DEVICE_NS_ALONE = "costwatch.device_ns_alone"  # what it would have taken with nobody else in the batch
+ENERGY_UJ = "costwatch.energy_uj"
+DEVICE_TYPE = "costwatch.device_type"  # "cpu", "NVIDIA H100 80GB HBM3", …
+ALLOCATION_METHOD = "costwatch.allocation_method"  # "measured" or "modelled"
+QUEUE_NS = "costwatch.queue_ns"
+PREFILL_NS = "costwatch.prefill_ns"
+DECODE_NS = "costwatch.decode_ns"
+TIME_TO_FIRST_TOKEN_NS = "costwatch.time_to_first_token_ns"
+TIME_PER_OUTPUT_TOKEN_NS = "costwatch.time_per_output_token_ns"  # (last token - first token) / (tokens - 1)
+# What caches would have saved, from shadow caches that hold hashes only and never a text.
+PREFIX_REPEATED_TOKENS = "costwatch.prefix_repeated_tokens"  # leading prompt tokens that a prefix cache had held
+REQUEST_REPEATED = "costwatch.request_repeated"  # true: the same greedy request was answered before
+
+# Metrics. One cumulative monotonic sum per device and state; over the states it equals the wall time since start.
+DEVICE_TIME = "costwatch.device.time"  # unit ns
+DEVICE_STATE = "costwatch.device.state"
+DEVICE_STATE_ATTRIBUTED = "attributed"  # split over requests
+DEVICE_STATE_UNATTRIBUTED = "unattributed"  # busy for nobody: loading, warm-up
+DEVICE_STATE_IDLE = "idle"
+HW_ID = "hw.id"
+HW_TYPE = "hw.type"  # "gpu", "cpu"
+HW_NAME = "hw.name"
+HW_GPU_UTILIZATION = "hw.gpu.utilization"  # 1, fraction
+HW_GPU_MEMORY_USAGE = "hw.gpu.memory.usage"  # By
+HW_GPU_MEMORY_LIMIT = "hw.gpu.memory.limit"  # By
+HW_POWER = "hw.power"  # W
+HW_ENERGY = "hw.energy"  # J, cumulative
+HW_CPU_BUSY_TIME = "system.cpu.time"  # s, cumulative, state "busy" or "idle"
+
+# Resource.
+SERVICE_NAME = "service.name"
+SERVICE_INSTANCE_ID = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT = "deployment.environment.name"
