@@ -1,0 +1,404 @@
+"""What was used, and by whom.
+
+    Source, Offering      the few distinct senders and the few distinct things that have a price
+    AssignmentRule        which team pays for which sources, and SourceTeam, what follows from the rules
+    Span                  what was seen: observations of calls, and the links between spans (partitioned by day)
+    Batch, Entry          the ledger: append-only, signed, partitioned by day
+    UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
+    DeviceStream          how far each device's time has been counted
+    IngestHour            what was taken and what was refused
+
+Span and Entry are written by ingest.py with COPY, the rollups by rollups.py in SQL; everybody reads them through
+queries.py.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+
+from costwatch.accounts.models import IngestKey, Organization, Team
+
+# What a call is counted in. The names are columns of Entry and UsageHour; device time and energy are integers of
+# their smallest unit, so that sums are exact.
+TOKEN_METERS = (
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+    "output_tokens",
+)
+
+
+class Source(models.Model):
+    """One distinct combination of the stable attributes that telemetry carries. Few, unlike calls."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT)
+    service_name = models.CharField(max_length=255)
+    environment = models.CharField(max_length=255)
+    team_tag = models.CharField(max_length=255)  # raw, as sent; which team pays is SourceTeam
+    feature = models.CharField(max_length=255)
+    customer = models.CharField(max_length=255)
+    first_seen_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "organization",
+                    "key",
+                    "service_name",
+                    "environment",
+                    "team_tag",
+                    "feature",
+                    "customer",
+                ],
+                name="source_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        tags = [self.service_name, self.environment, self.team_tag, self.feature, self.customer]
+        return " / ".join(tag for tag in tags if tag) or "untagged"
+
+
+class Offering(models.Model):
+    """What was bought or run: a SKU without its meter. Offering × meter is what has a price."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    provider = models.CharField(max_length=255)
+    request_model = models.CharField(max_length=255)
+    response_model = models.CharField(max_length=255)
+    service_tier = models.CharField(max_length=64)
+    device_type = models.CharField(max_length=255)  # empty for tokens bought from a provider
+    allocation_method = models.CharField(max_length=16)  # measured, modelled, or empty
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=[
+                    "organization",
+                    "provider",
+                    "request_model",
+                    "response_model",
+                    "service_tier",
+                    "device_type",
+                    "allocation_method",
+                ],
+                name="offering_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.provider or 'unknown'}/{self.model or 'unknown'}"
+
+    @property
+    def model(self) -> str:
+        """The model that answered, as far as anybody said."""
+        return self.response_model or self.request_model
+
+
+class AssignmentRule(models.Model):
+    """Says which team pays for the sources that match it, from an hour on, until an hour.
+
+    Patterns are case-insensitive with * for anything; an empty one matches everything. First match by priority
+    (the smallest number) wins.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    team = models.ForeignKey(Team, on_delete=models.PROTECT)
+    priority = models.IntegerField(default=100)
+    service_name = models.CharField(max_length=255, blank=True)
+    environment = models.CharField(max_length=255, blank=True)
+    team_tag = models.CharField(max_length=255, blank=True)
+    feature = models.CharField(max_length=255, blank=True)
+    customer = models.CharField(max_length=255, blank=True)
+    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT, null=True, blank=True)
+    valid_from = models.DateTimeField(null=True, blank=True)  # a whole hour; null: always was
+    valid_until = models.DateTimeField(null=True, blank=True)  # excluded; null: from then on
+
+    class Meta:
+        ordering = ["priority", "id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(valid_until__isnull=True)
+                | Q(valid_from__isnull=True)
+                | Q(valid_until__gt=F("valid_from")),
+                name="rule_period_not_empty",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.priority}: {self.team}"
+
+
+class SourceTeam(models.Model):
+    """Which team pays for a source in which hours: what follows from the rules, rebuilt when they change.
+
+    The periods of a source do not overlap and cover all time. team null: unattributed.
+    """
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    source = models.ForeignKey(Source, on_delete=models.CASCADE, related_name="teams")
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, null=True)
+    rule = models.ForeignKey(AssignmentRule, on_delete=models.SET_NULL, null=True)
+    reason = models.CharField(max_length=64)  # "rule", "team tag", "key's team", "no rule matches"
+    valid_from = models.DateTimeField(null=True)
+    valid_until = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["organization", "source"], name="sourceteam_by_source")]
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.team or 'unattributed'} ({self.reason})"
+
+
+class Span(models.Model):
+    """One span as it was seen. With call_id it is an observation of a call; without, only a link to its parent.
+
+    Rows are facts and stay; `wraps` alone turns true, once, when a counted span is found below it.
+    """
+
+    pk = models.CompositePrimaryKey("organization", "span_key", "started_at")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    started_at = models.DateTimeField()  # to the microsecond; start_unix_ns is the whole truth
+    span_key = models.UUIDField()  # from (trace id, span id)
+    parent_key = models.UUIDField(null=True)
+    call_id = models.UUIDField(null=True)
+    key = models.ForeignKey(
+        IngestKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True
+    )
+    wraps = models.BooleanField(default=False)
+    trace_id = models.BinaryField(max_length=16, null=True)
+    span_id = models.BinaryField(max_length=8, null=True)
+    facts = models.JSONField(null=True)  # the Observation, without what stands in columns
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["organization", "call_id"],
+                condition=Q(call_id__isnull=False),
+                name="span_by_call",
+            ),
+            models.Index(
+                fields=["organization", "parent_key"],
+                condition=Q(parent_key__isnull=False),
+                name="span_by_parent",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.span_key)
+
+
+class Batch(models.Model):
+    """The ledger entries of one body of telemetry. Added to the rollups exactly once, when added_at is set."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT)
+    received_at = models.DateTimeField(default=timezone.now)
+    entries = models.IntegerField()
+    first_started_at = models.DateTimeField()
+    last_started_at = models.DateTimeField()
+    added_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["organization", "id"],
+                condition=Q(added_at__isnull=True),
+                name="batch_not_added",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"batch {self.pk}: {self.entries} entries"
+
+
+class Entry(models.Model):
+    """A ledger row: what one call used, signed. Append-only; what was wrong is reversed by a second row.
+
+    Every quantity carries the row's sign. Null is unknown, which is not zero. The row in force of a call is the
+    positive one whose revision has no negative twin.
+    """
+
+    pk = models.CompositePrimaryKey("organization", "call_id", "started_at", "revision", "sign")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    call_id = models.UUIDField()
+    started_at = models.DateTimeField()
+    revision = models.SmallIntegerField()
+    sign = models.SmallIntegerField()  # +1 counted, -1 taken back
+    batch_id = models.BigIntegerField()
+    source = models.ForeignKey(
+        Source, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    offering = models.ForeignKey(
+        Offering, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
+    )
+    failed = models.BooleanField()
+    usage_known = models.BooleanField()  # false: nobody said how many tokens
+    contradicted = models.BooleanField()
+    input_tokens = models.BigIntegerField(null=True)
+    cache_read_input_tokens = models.BigIntegerField(null=True)
+    cache_write_input_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    reasoning_output_tokens = models.BigIntegerField(null=True)
+    device_ns = models.BigIntegerField(null=True)
+    device_ns_marginal = models.BigIntegerField(null=True)
+    device_ns_alone = models.BigIntegerField(null=True)
+    energy_uj = models.BigIntegerField(null=True)
+    prefix_repeated_tokens = models.BigIntegerField(null=True)
+    repeated_device_ns = models.BigIntegerField(null=True)  # device_ns, if the request was repeated
+    # Latencies are facts, not quantities: they carry no sign, the rollup applies it.
+    duration_ns = models.BigIntegerField(null=True)
+    time_to_first_token_ns = models.BigIntegerField(null=True)
+    time_per_output_token_ns = models.BigIntegerField(null=True)
+    queue_ns = models.BigIntegerField(null=True)
+
+    class Meta:
+        verbose_name_plural = "entries"
+        indexes = [
+            models.Index(fields=["organization", "-started_at"], name="entry_by_time"),
+            models.Index(fields=["batch_id"], name="entry_by_batch"),
+        ]
+        constraints = [models.CheckConstraint(condition=Q(sign__in=[1, -1]), name="entry_sign")]
+
+    def __str__(self) -> str:
+        return f"{self.call_id} r{self.revision} {self.sign:+d}"
+
+
+class UsageHour(models.Model):
+    """An hour's sums of ledger entries per source and offering."""
+
+    pk = models.CompositePrimaryKey("organization", "hour", "source", "offering")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    source = models.ForeignKey(Source, on_delete=models.CASCADE, db_index=False)
+    offering = models.ForeignKey(Offering, on_delete=models.CASCADE, db_index=False)
+    calls = models.BigIntegerField()
+    failed_calls = models.BigIntegerField()
+    unknown_usage_calls = models.BigIntegerField()
+    contradicted_calls = models.BigIntegerField()
+    input_tokens = models.BigIntegerField()
+    cache_read_input_tokens = models.BigIntegerField()
+    cache_write_input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    reasoning_output_tokens = models.BigIntegerField()
+    device_ns = models.BigIntegerField()
+    device_ns_marginal = models.BigIntegerField()
+    device_ns_alone = models.BigIntegerField()
+    energy_uj = models.BigIntegerField()
+    prefix_repeated_tokens = models.BigIntegerField()
+    repeated_device_ns = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.calls} calls"
+
+
+class LatencyHour(models.Model):
+    """An hour's latencies per source and offering, as a sparse logarithmic histogram (domain/latency.py)."""
+
+    class Measure(models.TextChoices):
+        DURATION = "duration"
+        TIME_TO_FIRST_TOKEN = "time_to_first_token"
+        TIME_PER_OUTPUT_TOKEN = "time_per_output_token"
+        QUEUE = "queue"
+
+    pk = models.CompositePrimaryKey(
+        "organization", "hour", "source", "offering", "measure", "bucket"
+    )
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    source = models.ForeignKey(Source, on_delete=models.CASCADE, db_index=False)
+    offering = models.ForeignKey(Offering, on_delete=models.CASCADE, db_index=False)
+    measure = models.CharField(max_length=24, choices=Measure.choices)
+    bucket = models.SmallIntegerField()
+    calls = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    measure__in=[
+                        "duration",
+                        "time_to_first_token",
+                        "time_per_output_token",
+                        "queue",
+                    ]
+                ),
+                name="latency_measure",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.measure} {self.bucket}: {self.calls}"
+
+
+class DeviceStream(models.Model):
+    """How far one process's clock of one device has been counted into CapacityHour."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    service_name = models.CharField(max_length=255)
+    instance_id = models.CharField(max_length=255)  # one process; a restart is a new stream
+    device_id = models.CharField(max_length=255)
+    device_type = models.CharField(max_length=255)
+    started_unix_ns = models.BigIntegerField()
+    counted_unix_ns = models.BigIntegerField()
+    attributed_ns = models.BigIntegerField()
+    unattributed_ns = models.BigIntegerField()
+    idle_ns = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["organization", "instance_id", "device_id", "started_unix_ns"],
+                name="device_stream_unique",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.device_id} of {self.service_name}"
+
+
+class CapacityHour(models.Model):
+    """A device's wall-clock time in an hour. attributed + unattributed + idle is the wall time, to the nanosecond."""
+
+    pk = models.CompositePrimaryKey("organization", "hour", "device_id", "device_type")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    device_id = models.CharField(max_length=255)
+    device_type = models.CharField(max_length=255)
+    wall_ns = models.BigIntegerField()
+    attributed_ns = models.BigIntegerField()
+    unattributed_ns = models.BigIntegerField()
+    idle_ns = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(wall_ns=F("attributed_ns") + F("unattributed_ns") + F("idle_ns")),
+                name="capacity_conserved",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.device_id}"
+
+
+class IngestHour(models.Model):
+    """What one key sent in an hour, by what became of it: counted, duplicate, link, wrapper, refused and why."""
+
+    pk = models.CompositePrimaryKey("organization", "hour", "key", "outcome")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    key = models.ForeignKey(IngestKey, on_delete=models.CASCADE, db_index=False)
+    outcome = models.CharField(max_length=255)
+    items = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.outcome}: {self.items}"

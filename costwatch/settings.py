@@ -1,0 +1,191 @@
+"""One settings file; every value comes from the environment (README.md has the table)."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from costwatch import env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = env.flag("COSTWATCH_DEBUG")
+SECRET_KEY = env.text("COSTWATCH_SECRET_KEY")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "COSTWATCH_SECRET_KEY is not set: expected a long random text, such as the output of\n"
+        "  python3 -c 'import secrets; print(secrets.token_urlsafe(50))'\n"
+        "`make up` makes one and keeps it."
+    )
+
+# The address under which people reach the pages: links in mail, cookies and CSRF follow from it.
+COSTWATCH_URL = env.text("COSTWATCH_URL", "http://localhost:8000").rstrip("/")
+_HTTPS = COSTWATCH_URL.startswith("https://")
+ALLOWED_HOSTS = env.words("COSTWATCH_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = [COSTWATCH_URL]
+
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django.contrib.postgres",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "costwatch.accounts",
+    "costwatch.attribution",
+    "costwatch.pricing",
+    "costwatch.budgets",
+    "costwatch.recommendations",
+    "costwatch.reports",
+    "costwatch.web",
+    "costwatch.api",
+    "costwatch.embedded",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "costwatch.urls"
+WSGI_APPLICATION = "costwatch.wsgi.application"
+
+# In a checkout templates/ is at the top; in the wheel it lies inside the package.
+_TEMPLATES = [BASE_DIR / "templates", BASE_DIR / "costwatch" / "templates"]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [folder for folder in _TEMPLATES if folder.is_dir()],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES = {
+    "default": env.postgres("DATABASE_URL", "postgresql://costwatch@127.0.0.1:5432/costwatch")
+    | {"CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "overview"
+LOGOUT_REDIRECT_URL = "login"
+
+USE_TZ = True
+TIME_ZONE = "UTC"  # organizations have their own; it is applied where a person reads
+LANGUAGE_CODE = "en-us"
+USE_I18N = False
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+_plotly = find_spec("plotly")
+if _plotly is None or _plotly.origin is None:
+    raise ImproperlyConfigured("the plotly package is missing; install costwatch-ai's dependencies")
+STATICFILES_DIRS = [("plotly", Path(_plotly.origin).parent / "package_data")]
+WHITENOISE_USE_FINDERS = True  # no collectstatic step on one machine; files come from the packages
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 3600
+
+# Everything from ourselves; no inline script or style, no eval, no frames.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],  # Plotly draws its export through data: images
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+    }
+}
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = _HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
+if env.flag("COSTWATCH_BEHIND_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+globals().update(env.email("EMAIL_URL"))
+DEFAULT_FROM_EMAIL = env.text("COSTWATCH_FROM_EMAIL", "costwatch@localhost")
+
+# The broker is the same Postgres unless CELERY_BROKER_URL says otherwise: one durable thing holds everything.
+_database = DATABASES["default"]
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL") or (
+    f"pgmq://{_database['USER']}:{_database['PASSWORD']}@{_database['HOST']}"
+    f":{_database['PORT'] or 5432}/{_database['NAME']}"
+)
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = (
+    True  # a task that dies with its worker runs again; every task is safe twice
+)
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_TIME_LIMIT = (
+    240  # below the broker's visibility timeout, so that no task runs beside itself
+)
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"init_extension": False, "visibility_timeout": 300}
+    if CELERY_BROKER_URL.startswith("pgmq")
+    else {}
+)
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TIMEZONE = "UTC"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "costwatch.api.authentication.ApiTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["costwatch.api.permissions.IsMember"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_RATES": {"user": "600/min"},
+    "DEFAULT_THROTTLE_CLASSES": ["rest_framework.throttling.UserRateThrottle"],
+    "COERCE_DECIMAL_TO_STRING": True,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "costwatch",
+    "DESCRIPTION": "What AI inference costs, who spends it and what to change.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+}
+
+# Limits at the OTLP door.
+OTLP_MAX_BODY_BYTES = env.whole_number("COSTWATCH_OTLP_MAX_BODY_BYTES", 16 * 1024 * 1024)
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.text("COSTWATCH_LOG_LEVEL", "INFO")},
+}
