@@ -1,9 +1,9 @@
 """What one span says about one call, whatever dialect it was written in.
 
-    Observation    a span that saw an inference call, or wraps one
-    SpanLink       which span is whose child; every span has one, so that wrappers are recognised
-    DeviceTime     one point of a device's time by state
-    Decoded        all that a body of telemetry held
+Observation    a span that saw an inference call, or wraps one
+SpanLink       which span is whose child; every span has one, so that wrappers are recognised
+DeviceTime     one point of a device's time by state
+Decoded        all that a body of telemetry held
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,9 @@ class Vantage(StrEnum):
     """From where a call was seen. A call may be seen from all four; it is counted once."""
 
     CLIENT = "client"  # around the provider's client library
-    FRAMEWORK = "framework"  # a framework's model span around the client (LangChain, pydantic-ai, …)
+    FRAMEWORK = (
+        "framework"  # a framework's model span around the client (LangChain, pydantic-ai, …)
+    )
     GATEWAY = "gateway"  # a proxy between client and server
     SERVER = "server"  # the runtime that computed it
 
@@ -62,9 +64,13 @@ class Observation:
     parent_span_id: bytes | None
     start_unix_ns: int
     end_unix_ns: int
-    dialect: str  # which row of the table recognised it: "otel_genai", "openinference", "openllmetry", …
+    dialect: (
+        str  # which row of the table recognised it: "otel_genai", "openinference", "openllmetry", …
+    )
     vantage: Vantage
-    is_wrapper: bool = False  # repeats or sums its children's usage: an agent, chain or workflow span
+    is_wrapper: bool = (
+        False  # repeats or sums its children's usage: an agent, chain or workflow span
+    )
     service_name: str = ""
     environment: str = ""
     tags: Tags = field(default_factory=Tags)
@@ -79,7 +85,9 @@ class Observation:
     error_type: str = ""  # empty: it went well
     usage: Usage = field(default_factory=Usage)
     provenance: Provenance = Provenance.ABSENT
-    contradiction: str = ""  # why the span cannot be right as it stands; the call is kept and marked
+    contradiction: str = (
+        ""  # why the span cannot be right as it stands; the call is kept and marked
+    )
     time_to_first_token_ns: int | None = None
     time_per_output_token_ns: int | None = None
     queue_ns: int | None = None

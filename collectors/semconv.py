@@ -34,9 +34,15 @@ ERROR_TYPE = "error.type"
 
 # Our runtime, on the span of a request. Integers of nanoseconds or microjoules, so that sums are exact.
 PROVIDER_COSTWATCH = "costwatch"  # gen_ai.provider.name of the bundled runtime
-DEVICE_NS = "costwatch.device_ns"  # the request's share of the steps it was in; sums to the busy time
-DEVICE_NS_MARGINAL = "costwatch.device_ns_marginal"  # its own work, without a share of the fixed part
-DEVICE_NS_ALONE = "costwatch.device_ns_alone"  # what it would have taken with nobody else in the batch
+DEVICE_NS = (
+    "costwatch.device_ns"  # the request's share of the steps it was in; sums to the busy time
+)
+DEVICE_NS_MARGINAL = (
+    "costwatch.device_ns_marginal"  # its own work, without a share of the fixed part
+)
+DEVICE_NS_ALONE = (
+    "costwatch.device_ns_alone"  # what it would have taken with nobody else in the batch
+)
 ENERGY_UJ = "costwatch.energy_uj"
 DEVICE_TYPE = "costwatch.device_type"  # "cpu", "NVIDIA H100 80GB HBM3", …
 ALLOCATION_METHOD = "costwatch.allocation_method"  # "measured" or "modelled"
@@ -44,9 +50,13 @@ QUEUE_NS = "costwatch.queue_ns"
 PREFILL_NS = "costwatch.prefill_ns"
 DECODE_NS = "costwatch.decode_ns"
 TIME_TO_FIRST_TOKEN_NS = "costwatch.time_to_first_token_ns"
-TIME_PER_OUTPUT_TOKEN_NS = "costwatch.time_per_output_token_ns"  # (last token - first token) / (tokens - 1)
+TIME_PER_OUTPUT_TOKEN_NS = (
+    "costwatch.time_per_output_token_ns"  # (last token - first token) / (tokens - 1)
+)
 # What caches would have saved, from shadow caches that hold hashes only and never a text.
-PREFIX_REPEATED_TOKENS = "costwatch.prefix_repeated_tokens"  # leading prompt tokens that a prefix cache had held
+PREFIX_REPEATED_TOKENS = (
+    "costwatch.prefix_repeated_tokens"  # leading prompt tokens that a prefix cache had held
+)
 REQUEST_REPEATED = "costwatch.request_repeated"  # true: the same greedy request was answered before
 
 # Metrics. One cumulative monotonic sum per device and state; over the states it equals the wall time since start.

@@ -1,0 +1,91 @@
+"""Token counts as a span gives them → disjoint meters, and why the span cannot be right where it cannot.
+
+Dialects disagree on whether input tokens include those read from and written to a cache, and a few on whether output
+includes reasoning. A span often says so itself: by a total that only one reading explains, or by more cached tokens
+than input. The meters then follow that reading, and the second is marked, because it is the library that is wrong.
+"""
+
+from typing import NamedTuple
+
+from collectors.observation import Provenance, Usage
+
+MAX_TOKENS = 10**12  # no call is that large; a bigger count is garbage, and would overflow sums
+
+NO_USAGE = Usage()
+
+
+class Counts(NamedTuple):
+    """Token counts as they stand on a span; None: not there."""
+
+    input: int | None
+    output: int | None
+    total: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+
+
+class Metered(NamedTuple):
+    """Disjoint meters, where they come from, and what is wrong with them (empty: nothing)."""
+
+    usage: Usage
+    provenance: Provenance
+    contradiction: str
+
+
+NOTHING = Metered(NO_USAGE, Provenance.ABSENT, "")
+
+
+def metered(counts: Counts, *, input_excludes_cache: bool) -> Metered:
+    """Meters that do not overlap. What a span does not say stays None."""
+    bad = [name for name, count in zip(Counts._fields, counts, strict=True) if _impossible(count)]
+    if bad:
+        counts = counts._replace(**dict.fromkeys(bad))
+    if counts.input is None and counts.output is None:
+        return Metered(NO_USAGE, Provenance.ABSENT, _impossible_counts(bad))
+    if not counts.input and not counts.output:
+        # No inference reads nothing: libraries write zeros for streams whose usage never reached them.
+        return Metered(NO_USAGE, Provenance.ABSENT, _impossible_counts(bad))
+    fresh, input_wrong = _fresh_input(counts, input_excludes_cache)
+    output, output_wrong = _whole_output(counts)
+    usage = Usage(fresh, counts.cache_read, counts.cache_write, output, counts.reasoning)
+    wrongs = (_impossible_counts(bad), input_wrong, output_wrong)
+    return Metered(usage, Provenance.REPORTED, "; ".join(filter(None, wrongs)))
+
+
+def _impossible(count: int | None) -> bool:
+    return count is not None and not 0 <= count <= MAX_TOKENS
+
+
+def _impossible_counts(names: list[str]) -> str:
+    return f"impossible count of {', '.join(names)} tokens" if names else ""
+
+
+def _fresh_input(counts: Counts, input_excludes_cache: bool) -> tuple[int | None, str]:
+    """Input tokens that met no cache, and what is wrong."""
+    cached = (counts.cache_read or 0) + (counts.cache_write or 0)
+    if counts.input is None or not cached or input_excludes_cache:
+        return counts.input, ""
+    if cached > counts.input:
+        wrong = f"{cached} cached tokens in {counts.input} input tokens; read as input without them"
+        return counts.input, "" if _total_is(counts, counts.input + cached) else wrong
+    if _total_is(counts, counts.input + cached):
+        return counts.input, ""
+    return counts.input - cached, ""
+
+
+def _total_is(counts: Counts, input_tokens: int) -> bool:
+    return counts.total is not None and counts.total == input_tokens + (counts.output or 0)
+
+
+def _whole_output(counts: Counts) -> tuple[int | None, str]:
+    """Output tokens with reasoning, and what is wrong."""
+    if not counts.reasoning or counts.output is None:
+        return counts.output, ""
+    both = counts.output + counts.reasoning
+    if counts.total is not None and counts.total == (counts.input or 0) + both:
+        return both, ""
+    if counts.reasoning > counts.output:
+        wrong = f"{counts.reasoning} reasoning tokens in {counts.output} output tokens; read as output without them"
+        return both, wrong
+    return counts.output, ""

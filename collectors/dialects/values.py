@@ -1,0 +1,107 @@
+"""Attribute values, read as what the table says that they are; None where a value is not that.
+
+Instrumentations send counts as floats, flags as "False" and ids as numbers: what means the same reads the same.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+
+Read = Callable[[AnyValue], Any]
+
+MAX_TEXT_CHARACTERS = (
+    256  # an id or a name; a longer one is somebody's mistake, and would fill indexes
+)
+_FLAGS = {"true": True, "false": False}
+
+
+def plain(value: AnyValue) -> Any:
+    """The Python value of an attribute; lists become lists, maps and bytes are not read and come back as None."""
+    which = value.WhichOneof("value")
+    if which == "array_value":
+        return [plain(item) for item in value.array_value.values]
+    if which is None or which in ("kvlist_value", "bytes_value"):
+        return None
+    return getattr(value, which)
+
+
+def text(value: AnyValue) -> str | None:
+    """A name or an id. Empty is as good as none: some libraries send '' for what they do not know."""
+    found = value.string_value
+    if not found:
+        return _number_as_text(value)
+    if found.isprintable() and len(found) <= MAX_TEXT_CHARACTERS:
+        return found
+    return clean(found)
+
+
+def clean(found: str) -> str | None:
+    """A text that any database takes: bounded, without NUL and other control characters."""
+    shown = "".join(c for c in found[:MAX_TEXT_CHARACTERS] if c.isprintable()).strip()
+    return shown or None
+
+
+def _number_as_text(value: AnyValue) -> str | None:
+    found = plain(value)
+    return str(found) if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def whole_text(value: AnyValue) -> str | None:
+    """A text of any length, to be parsed and dropped."""
+    return value.string_value or None
+
+
+def texts(value: AnyValue) -> list[str] | None:
+    found = plain(value)
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else None
+
+
+def integer(value: AnyValue) -> int | None:
+    """A count. A whole float and a text of digits are one; anything else is None, not 0."""
+    found: int = value.int_value
+    return found or _other_integer(value)
+
+
+def _other_integer(value: AnyValue) -> int | None:
+    found = plain(value)
+    if isinstance(found, bool):
+        return None
+    if isinstance(found, float):
+        return int(found) if found.is_integer() else None
+    if isinstance(found, str):
+        return int(found) if found.isascii() and found.isdigit() and len(found) < 20 else None
+    return found if isinstance(found, int) else None
+
+
+def natural(value: AnyValue) -> int | None:
+    """A time, an energy or a count that only our own runtime writes: below zero it is garbage, and unknown."""
+    found = integer(value)
+    return found if found is not None and found >= 0 else None
+
+
+def seconds_as_ns(value: AnyValue) -> int | None:
+    return _scaled(value, 1e9)
+
+
+def milliseconds_as_ns(value: AnyValue) -> int | None:
+    return _scaled(value, 1e6)
+
+
+def _scaled(value: AnyValue, factor: float) -> int | None:
+    found = plain(value)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        return None
+    # Bounded to a century, which also keeps NaN and infinity out.
+    return round(found * factor) if 0 <= found * factor < 3e18 else None
+
+
+def flag(value: AnyValue) -> bool | None:
+    found = plain(value)
+    return (
+        _FLAGS.get(found.lower())
+        if isinstance(found, str)
+        else found
+        if isinstance(found, bool)
+        else None
+    )

@@ -1,0 +1,343 @@
+"""OTLP in bytes → observations.
+
+    TelemetryError
+    ├── MalformedTelemetry    not what its content type says; sending it again will not help (HTTP 400)
+    ├── BodyTooLarge          inflates to more than the receiver takes (413)
+    └── UnsupportedMedia      a content type or an encoding that we do not read (415)
+
+A body is decoded whole or not at all; a span in it that cannot be right by itself is refused alone, with the reason.
+"""
+
+import base64
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AggregationTemporality,
+    Metric,
+    NumberDataPoint,
+)
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from collectors import semconv
+from collectors.dialects.attributes import Found, read_resource, read_span
+from collectors.dialects.recognise import is_about_a_call, observe, parent_of, scope_of
+from collectors.dialects.table import Scope
+from collectors.dialects.tags import Inheritance, own_tags
+from collectors.dialects.values import clean, plain
+from collectors.observation import Decoded, DeviceTime, Refusal, SpanLink
+
+MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+_ID_FIELDS = frozenset(
+    {"traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_span_id"}
+)
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
+_MAX_MEMBERS = 64  # senders write one; each costs a copy of what follows it
+_DEVICE_STATES = (
+    semconv.DEVICE_STATE_ATTRIBUTED,
+    semconv.DEVICE_STATE_UNATTRIBUTED,
+    semconv.DEVICE_STATE_IDLE,
+)
+_Request = TypeVar("_Request", bound=Message)
+
+
+class TelemetryError(ValueError):
+    """A body that cannot be taken; the message says why."""
+
+
+class MalformedTelemetry(TelemetryError):  # noqa: N818  the name says it all
+    """The bytes are not what their content type says."""
+
+
+class BodyTooLarge(TelemetryError):  # noqa: N818  the name says it all
+    """The body is, or inflates to, more than the limit."""
+
+
+class UnsupportedMedia(TelemetryError):  # noqa: N818  the name says it all
+    """A content type or content encoding that is not read here."""
+
+
+# Bytes
+
+
+def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
+    """The body as it was before its Content-Encoding, at most limit_bytes long; never more than that is inflated.
+
+    Raises BodyTooLarge, MalformedTelemetry where the bytes are not of that encoding, and UnsupportedMedia.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        _check_size(len(body), limit_bytes)
+        return body
+    if name not in ("gzip", "deflate"):
+        raise UnsupportedMedia(f"Content-Encoding {encoding!r}: expected gzip, deflate or none")
+    try:
+        return _inflate(body, limit_bytes, wbits=31 if name == "gzip" else 15)
+    except zlib.error as error:
+        raise MalformedTelemetry(f"the body is not {name}: {error}") from error
+
+
+def _inflate(body: bytes, limit_bytes: int, *, wbits: int) -> bytes:
+    """Inflate every member; RFC 1952 allows several, one after the other."""
+    whole = bytearray()
+    for _ in range(_MAX_MEMBERS):
+        member = zlib.decompressobj(wbits)
+        whole += member.decompress(body, limit_bytes + 1 - len(whole))
+        _check_size(len(whole), limit_bytes)
+        if not member.eof:
+            raise MalformedTelemetry("the compressed body ends too early; send it again whole")
+        body = member.unused_data
+        if not body:
+            return bytes(whole)
+    raise MalformedTelemetry(f"the compressed body has more than {_MAX_MEMBERS} members; send one")
+
+
+def _check_size(size_bytes: int, limit_bytes: int) -> None:
+    if size_bytes > limit_bytes:
+        raise BodyTooLarge(
+            f"the body is larger than {limit_bytes} bytes uncompressed; send smaller batches"
+        )
+
+
+# Requests
+
+
+def _parse(kind: type[_Request], body: bytes, content_type: str) -> _Request:
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == PROTOBUF:
+        return _from_protobuf(kind, body)
+    if media_type == JSON:
+        return _from_json(kind, body)
+    raise UnsupportedMedia(f"Content-Type {content_type!r}: expected {PROTOBUF} or {JSON}")
+
+
+def _from_protobuf(kind: type[_Request], body: bytes) -> _Request:
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise MalformedTelemetry(f"the body is no protobuf {kind.__name__}: {error}") from error
+
+
+def _from_json(kind: type[_Request], body: bytes) -> _Request:
+    try:
+        parsed = json.loads(body, object_hook=_with_base64_ids)
+    except (ValueError, RecursionError) as error:
+        raise MalformedTelemetry(f"the body is no JSON: {error}") from error
+    if not isinstance(parsed, dict):
+        raise MalformedTelemetry(f"the body is a JSON {type(parsed).__name__}: expected an object")
+    try:
+        return json_format.ParseDict(parsed, kind(), ignore_unknown_fields=True)
+    except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
+        # protobuf's converter lets Python's own errors through where an object stands for a number
+        raise MalformedTelemetry(f"the body is no OTLP/JSON {kind.__name__}: {error}") from error
+
+
+def _with_base64_ids(parsed: dict[str, Any]) -> dict[str, Any]:
+    """OTLP/JSON writes ids in hex where protobuf's own JSON, which our parser reads, has base64."""
+    for name in _ID_FIELDS & parsed.keys():
+        if isinstance(parsed[name], str):
+            parsed[name] = base64.b64encode(_from_hex(parsed[name])).decode()
+    return parsed
+
+
+def _from_hex(digits: str) -> bytes:
+    """Bytes; none where it is not hex, so that the one span is refused for its id and not the body."""
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return b""
+
+
+# Traces
+
+
+def decode_traces(body: bytes, *, content_type: str) -> Decoded:
+    """What a body of /v1/traces says: an observation per span about a call, and a link per span.
+
+    Raises MalformedTelemetry and UnsupportedMedia.
+    """
+    spans = _Spans()
+    for resource_spans in _parse(ExportTraceServiceRequest, body, content_type).resource_spans:
+        resource, resource_tags = _read_resource(resource_spans.resource)
+        for scope_spans in resource_spans.scope_spans:
+            scope = scope_of(scope_spans.scope.name)
+            for span in scope_spans.spans:
+                spans.take(span, scope, resource, resource_tags)
+    return spans.decoded()
+
+
+def _read_resource(resource: Resource) -> tuple[Found, dict[str, str]]:
+    found, tags = read_resource(resource.attributes)
+    return found, own_tags(tags)
+
+
+class _AboutACall(NamedTuple):
+    key: bytes
+    span: Span
+    found: Found
+    scope: Scope
+    resource: Found
+    is_wrapper: bool
+
+
+class _Spans:
+    """The spans of one body. Ancestors come after their children, so tags are worked out at the end."""
+
+    def __init__(self) -> None:
+        self._about_calls: list[_AboutACall] = []
+        self._links: list[SpanLink] = []
+        self._refused: Counter[str] = Counter()
+        self._inheritance = Inheritance()
+
+    def take(
+        self, span: Span, scope: Scope, resource: Found, resource_tags: dict[str, str]
+    ) -> None:
+        trace_id, span_id, parent_id = span.trace_id, span.span_id, parent_of(span)
+        wrong = _what_is_wrong(span, trace_id, span_id, parent_id)
+        if wrong:
+            self._refused[wrong] += 1
+            return
+        self._links.append(SpanLink(trace_id, span_id, parent_id, span.start_time_unix_nano))
+        found, tags = read_span(span.attributes)
+        key = trace_id + span_id
+        self._inheritance.add(key, trace_id + (parent_id or b""), tags, resource_tags)
+        is_call = is_about_a_call(found)
+        if is_call is not None:
+            self._about_calls.append(
+                _AboutACall(key, span, found, scope, resource, is_wrapper=not is_call)
+            )
+
+    def decoded(self) -> Decoded:
+        return Decoded(
+            observations=[
+                observe(
+                    about.span,
+                    about.found,
+                    about.scope,
+                    self._inheritance.of(about.key),
+                    is_wrapper=about.is_wrapper,
+                    resource=about.resource,
+                )
+                for about in self._about_calls
+            ],
+            links=self._links,
+            refusals=_refusals(self._refused),
+            items=len(self._links) + self._refused.total(),
+        )
+
+
+def _what_is_wrong(
+    span: Span, trace_id: bytes, span_id: bytes, parent_id: bytes | None
+) -> str | None:
+    """Why a span cannot be taken; None where it can."""
+    if len(trace_id) != 16 or trace_id == _NO_TRACE:
+        return "span without a trace id (16 bytes, not all zero)"
+    if len(span_id) != 8 or span_id == _NO_SPAN:
+        return "span without a span id (8 bytes, not all zero)"
+    if parent_id is not None and len(parent_id) != 8:
+        return "span with a parent span id that is not 8 bytes"
+    start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+    if not start_ns:
+        return "span without a start time"
+    if end_ns < start_ns:
+        return "span that ends before it starts"
+    if end_ns > MAX_UNIX_NS:
+        return "span that ends after the year 2262"
+    return None
+
+
+def _refusals(refused: Counter[str]) -> list[Refusal]:
+    return [Refusal(reason, count) for reason, count in refused.items()]
+
+
+# Metrics
+
+
+def decode_metrics(body: bytes, *, content_type: str) -> Decoded:
+    """What a body of /v1/metrics says: how long each device was in which state. Other metrics are only counted.
+
+    Raises MalformedTelemetry and UnsupportedMedia.
+    """
+    decoded, refused = Decoded(), Counter[str]()
+    for resource_metrics in _parse(
+        ExportMetricsServiceRequest, body, content_type
+    ).resource_metrics:
+        resource = {pair.key: plain(pair.value) for pair in resource_metrics.resource.attributes}
+        for scope_metrics in resource_metrics.scope_metrics:
+            for metric in scope_metrics.metrics:
+                decoded.items += _points_of(metric)
+                if metric.name == semconv.DEVICE_TIME:
+                    _take_device_time(metric, resource, decoded.device_times, refused)
+    decoded.refusals = _refusals(refused)
+    return decoded
+
+
+def _points_of(metric: Metric) -> int:
+    which = metric.WhichOneof("data")
+    return len(getattr(metric, which).data_points) if which else 0
+
+
+def _take_device_time(
+    metric: Metric,
+    resource: Mapping[str, Any],
+    device_times: list[DeviceTime],
+    refused: Counter[str],
+) -> None:
+    if metric.WhichOneof("data") != "sum" or metric.sum.aggregation_temporality != (
+        AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+    ):
+        refused[f"{semconv.DEVICE_TIME} that is no cumulative sum"] += _points_of(metric)
+        return
+    if metric.unit not in ("", "ns"):
+        refused[f"{semconv.DEVICE_TIME} in a unit other than ns"] += _points_of(metric)
+        return
+    for point in metric.sum.data_points:
+        found = _device_time(point, resource)
+        if isinstance(found, str):
+            refused[found] += 1
+        else:
+            device_times.append(found)
+
+
+def _device_time(point: NumberDataPoint, resource: Mapping[str, Any]) -> DeviceTime | str:
+    """The point, or why it cannot be taken."""
+    said = {**resource, **{pair.key: plain(pair.value) for pair in point.attributes}}
+    state = said.get(semconv.DEVICE_STATE)
+    if state not in _DEVICE_STATES:
+        return (
+            f"{semconv.DEVICE_TIME} without a {semconv.DEVICE_STATE} of {', '.join(_DEVICE_STATES)}"
+        )
+    start_ns, time_ns = point.start_time_unix_nano, point.time_unix_nano
+    if not 0 < start_ns <= time_ns <= MAX_UNIX_NS:
+        return f"{semconv.DEVICE_TIME} without a start, or with a start after its time"
+    value_ns = point.as_int if point.WhichOneof("value") == "as_int" else round(point.as_double)
+    if value_ns < 0:
+        return f"{semconv.DEVICE_TIME} below zero"
+    return DeviceTime(
+        service_name=_said(said, semconv.SERVICE_NAME),
+        instance_id=_said(said, semconv.SERVICE_INSTANCE_ID),
+        device_id=_said(said, semconv.HW_ID),
+        device_type=_said(said, semconv.DEVICE_TYPE, semconv.HW_NAME, semconv.HW_TYPE),
+        state=state,
+        start_unix_ns=start_ns,
+        time_unix_ns=time_ns,
+        value_ns=value_ns,
+    )
+
+
+def _said(said: Mapping[str, Any], *names: str) -> str:
+    """The first of these attributes that is there, as text."""
+    return next((clean(str(said[name])) or "" for name in names if said.get(name) is not None), "")
