@@ -9,3 +9,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costwatch.settings")
 app = Celery("costwatch")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@app.on_after_finalize.connect
+def _schedule(sender: Celery, **_: object) -> None:
+    """Each room says in its tasks.py what beat does for it."""
+    from costwatch.attribution.tasks import beat_schedule as attribution
+
+    sender.conf.beat_schedule = {**attribution}

@@ -179,6 +179,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
+RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
+
 # Limits at the OTLP door.
 OTLP_MAX_BODY_BYTES = env.whole_number("COSTWATCH_OTLP_MAX_BODY_BYTES", 16 * 1024 * 1024)
 

@@ -1,0 +1,268 @@
+"""Observations → calls → ledger entries, in one transaction.
+
+    take            a decoded body, in the name of a key: all or nothing
+    ├─ _keep        spans that were not seen before
+    ├─ _affected    the calls that they can change: their own, those below them, those around them
+    └─ _count       each affected call merged from all its observations; what changed is reversed and counted anew
+
+A call's entry is a function of the set of its observations, so order, repetition and splitting change no sum. One
+organization's bodies are taken one after the other (an advisory lock): two that speak of the same call would
+otherwise count it twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+
+from collectors.observation import Decoded, Observation, Refusal, SpanLink
+from costwatch.accounts.models import IngestKey
+from costwatch.attribution import capacity, partitions, spans
+from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.health import count_outcomes
+from costwatch.attribution.identity import call_id, span_key
+from costwatch.attribution.merge import MergedCall, merge, started_at
+from costwatch.attribution.models import Batch, Entry
+from costwatch.attribution.spans import Affected, SpanRow
+
+_FUTURE = timedelta(hours=1)  # a clock may be wrong, but not by more
+
+_FACTS = (
+    "source_id",
+    "offering_id",
+    "failed",
+    "usage_known",
+    "contradicted",
+)
+_QUANTITIES = (
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+    "output_tokens",
+    "reasoning_output_tokens",
+    "device_ns",
+    "device_ns_marginal",
+    "device_ns_alone",
+    "energy_uj",
+    "prefix_repeated_tokens",
+    "repeated_device_ns",
+)
+_LATENCIES = ("duration_ns", "time_to_first_token_ns", "time_per_output_token_ns", "queue_ns")
+_STATE = ("started_at", *_FACTS, *_QUANTITIES, *_LATENCIES)
+_COLUMNS = ("organization_id", "call_id", "revision", "sign", "batch_id", *_STATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a body: for OTLP's partial success, and for ingest health."""
+
+    outcomes: Counter[str]
+    refusals: Sequence[Refusal]
+    batch_id: int | None  # None: no sum changed
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The state of a call that the ledger holds now, without sign; None: nothing is counted."""
+
+    revision: int
+    state: tuple[object, ...] | None
+
+
+def take(key: IngestKey, decoded: Decoded) -> Taken:
+    """Write what a body of telemetry says, once. All of it is durable when this returns.
+
+    Raises django.db.DatabaseError when Postgres can't take it; then nothing was written, and sending it again is
+    right.
+    """
+    kept, refusals = _within_retention(decoded)
+    rows = _rows(key, kept)
+    _prepare_days(rows)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [key.organization_id]
+        )
+        fresh = spans.keep(key.organization_id, rows)
+        capacity.count(key.organization_id, kept.device_times)
+        entries = _count(key.organization_id, spans.affected(key.organization_id, fresh))
+        batch_id = _write(key, entries) if entries else None
+        outcomes = _outcomes(rows, fresh, refusals)
+        count_outcomes(key, outcomes)
+    return Taken(outcomes, refusals, batch_id)
+
+
+def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
+    """The body without spans of the future or older than what is kept, and why they were refused."""
+    now = timezone.now()
+    latest_ns = int((now + _FUTURE).timestamp()) * 1_000_000_000
+    earliest = now - timedelta(days=settings.RETENTION_DAYS)
+    earliest_ns = int(earliest.timestamp()) * 1_000_000_000
+    future = old = 0
+    observations: list[Observation] = []
+    for observation in decoded.observations:
+        if observation.start_unix_ns > latest_ns:
+            future += 1
+        elif observation.start_unix_ns < earliest_ns:
+            old += 1
+        else:
+            observations.append(observation)
+    links = [link for link in decoded.links if earliest_ns <= link.start_unix_ns <= latest_ns]
+    refusals = list(decoded.refusals)
+    if future:
+        refusals.append(Refusal(f"begins after {now + _FUTURE:%Y-%m-%d %H:%M} UTC", future))
+    if old:
+        refusals.append(Refusal(f"begins before {earliest:%Y-%m-%d}, older than what is kept", old))
+    kept = Decoded(observations, links, decoded.device_times, refusals, decoded.items)
+    return kept, refusals
+
+
+def _rows(key: IngestKey, decoded: Decoded) -> list[SpanRow]:
+    """One row per distinct span; a span that is an observation is not also a link."""
+    rows: dict[UUID, SpanRow] = {}
+    for observation in decoded.observations:
+        row = _observation_row(key, observation)
+        rows.setdefault(row.span_key, row)
+    for link in decoded.links:
+        row = _link_row(link)
+        rows.setdefault(row.span_key, row)
+    return list(rows.values())
+
+
+def _observation_row(key: IngestKey, observation: Observation) -> SpanRow:
+    parent = observation.parent_span_id
+    return SpanRow(
+        span_key=span_key(observation.trace_id, observation.span_id),
+        parent_key=span_key(observation.trace_id, parent) if parent else None,
+        started_at=started_at(observation),
+        call_id=call_id(observation),
+        key_id=key.pk,
+        wraps=observation.is_wrapper,
+        observation=observation,
+    )
+
+
+def _link_row(link: SpanLink) -> SpanRow:
+    parent = link.parent_span_id
+    micros = timedelta(microseconds=link.start_unix_ns // 1000)
+    return SpanRow(
+        span_key=span_key(link.trace_id, link.span_id),
+        parent_key=span_key(link.trace_id, parent) if parent else None,
+        started_at=datetime(1970, 1, 1, tzinfo=UTC) + micros,
+    )
+
+
+def _prepare_days(rows: Iterable[SpanRow]) -> None:
+    partitions.ensure_days({row.started_at.date() for row in rows})
+
+
+def _count(organization_id: int, affected: Affected) -> list[tuple[object, ...]]:
+    """The entries that bring the ledger from what it holds to what the observations say. Without the batch's id."""
+    if not affected.calls:
+        return []
+    held = _in_force(organization_id, affected.calls, affected.first, affected.last)
+    entries: list[tuple[object, ...]] = []
+    for call in sorted(affected.calls):
+        now = held.get(call, InForce(0, None))
+        state = _state(organization_id, merge(affected.calls[call], affected.inherited(call)))
+        if state == now.state:
+            continue
+        if now.state is not None:
+            entries.append((call, now.revision, -1, *_signed(now.state, -1)))
+        if state is not None:
+            entries.append((call, now.revision + 1, 1, *state))
+    return entries
+
+
+def _state(organization_id: int, merged: MergedCall | None) -> tuple[object, ...] | None:
+    if merged is None:
+        return None
+    return (
+        merged.started_at,
+        source_id(organization_id, merged.source),
+        offering_id(organization_id, merged.offering),
+        merged.failed,
+        merged.usage_known,
+        merged.contradicted,
+        *(getattr(merged.quantities, name) for name in _QUANTITIES),
+        *(getattr(merged.latencies, name) for name in _LATENCIES),
+    )
+
+
+def _signed(state: Sequence[object], sign: int) -> tuple[object, ...]:
+    """The state with its quantities, and nothing else, multiplied by sign."""
+    first = 1 + len(_FACTS)
+    last = first + len(_QUANTITIES)
+    return tuple(
+        value * sign if first <= i < last and isinstance(value, int) else value
+        for i, value in enumerate(state)
+    )
+
+
+def _in_force(
+    organization_id: int, calls: Collection[UUID], first: datetime, last: datetime
+) -> dict[UUID, InForce]:
+    """What the ledger holds of these calls: the last revision, and its state unless it was taken back."""
+    rows = Entry.objects.filter(
+        organization_id=organization_id,
+        call_id__in=calls,
+        started_at__range=(first - spans.REACH, last + spans.REACH),
+    ).values_list("call_id", "revision", "sign", *_STATE)
+    by_call: dict[UUID, list[tuple[object, ...]]] = defaultdict(list)
+    for call, *row in rows:
+        by_call[call].append(tuple(row))
+    return {call: _last_of(found) for call, found in by_call.items()}
+
+
+def _last_of(rows: Sequence[tuple[object, ...]]) -> InForce:
+    revision = max(int(str(row[0])) for row in rows)
+    last = {row[1]: row[2:] for row in rows if row[0] == revision}
+    return InForce(revision, None if -1 in last else last[1])
+
+
+def _write(key: IngestKey, entries: Sequence[tuple[object, ...]]) -> int:
+    starts = [entry[3] for entry in entries if isinstance(entry[3], datetime)]
+    batch = Batch.objects.create(
+        organization_id=key.organization_id,
+        key=key,
+        entries=len(entries),
+        first_started_at=min(starts),
+        last_started_at=max(starts),
+    )
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY attribution_entry ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
+    ):
+        for call, revision, sign, *state in entries:
+            copy.write_row((key.organization_id, call, revision, sign, batch.pk, *state))
+    return batch.pk
+
+
+def _outcomes(
+    rows: Sequence[SpanRow], fresh: Sequence[SpanRow], refusals: Iterable[Refusal]
+) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    outcomes["duplicate"] = len(rows) - len(fresh)
+    for row in fresh:
+        outcomes[_outcome(row.observation)] += 1
+    for refusal in refusals:
+        outcomes[f"refused: {refusal.reason}"] += refusal.count
+    return +outcomes
+
+
+def _outcome(observation: Observation | None) -> str:
+    if observation is None:
+        return "link"
+    if observation.is_wrapper:
+        return "wrapper"
+    return (
+        f"contradiction: {observation.contradiction}"
+        if observation.contradiction
+        else "observation"
+    )

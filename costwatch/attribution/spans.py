@@ -1,0 +1,280 @@
+"""What was seen, and which calls that can change.
+
+    keep        the spans that are new, written with COPY
+    affected    the calls to be merged again, with all their observations and the tags around them
+
+Traces arrive in pieces and in any order: a wrapper may come hours before or after what it wraps, the span between
+them later still. So each new span is looked at in both directions, up to its ancestors and down to its descendants,
+over all that is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from collectors.observation import Observation, Provenance, Tags
+from costwatch.attribution.facts import from_facts, to_facts
+from costwatch.attribution.merge import Seen
+
+# How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
+# days' partitions. A response id that comes back later than this is another call: a cache's answer, say.
+REACH = timedelta(days=1)
+
+_COLUMNS = (
+    "organization_id",
+    "started_at",
+    "span_key",
+    "parent_key",
+    "call_id",
+    "key_id",
+    "wraps",
+    "trace_id",
+    "span_id",
+    "facts",
+)
+_READ = "span_key, parent_key, started_at, call_id, key_id, wraps, trace_id, span_id, facts"
+_READ_S = ", ".join(f"s.{name}" for name in _READ.split(", "))
+
+_BELOW = f"""
+WITH RECURSIVE below AS (
+    SELECT {_READ} FROM attribution_span
+     WHERE organization_id = %(organization_id)s AND parent_key = ANY(%(keys)s)
+       AND started_at BETWEEN %(first)s AND %(last)s
+     UNION
+    SELECT {_READ_S} FROM attribution_span s JOIN below ON s.parent_key = below.span_key
+     WHERE s.organization_id = %(organization_id)s AND s.started_at BETWEEN %(first)s AND %(last)s
+) SELECT * FROM below
+"""
+_ABOVE = f"""
+WITH RECURSIVE above AS (
+    SELECT {_READ} FROM attribution_span
+     WHERE organization_id = %(organization_id)s AND span_key = ANY(%(keys)s)
+       AND started_at BETWEEN %(first)s AND %(last)s
+     UNION
+    SELECT {_READ_S} FROM attribution_span s JOIN above ON s.span_key = above.parent_key
+     WHERE s.organization_id = %(organization_id)s AND s.started_at BETWEEN %(first)s AND %(last)s
+) SELECT * FROM above
+"""
+_OF_CALLS = f"""
+SELECT {_READ} FROM attribution_span
+ WHERE organization_id = %(organization_id)s AND call_id = ANY(%(keys)s)
+   AND started_at BETWEEN %(first)s AND %(last)s
+"""
+_SEEN = """
+SELECT span_key FROM attribution_span
+ WHERE organization_id = %(organization_id)s AND span_key = ANY(%(keys)s)
+   AND started_at BETWEEN %(first)s AND %(last)s
+"""
+_WRAPS = """
+UPDATE attribution_span SET wraps = true
+ WHERE organization_id = %(organization_id)s AND span_key = ANY(%(keys)s) AND NOT wraps
+   AND started_at BETWEEN %(first)s AND %(last)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow:
+    """A row of Span. Without an observation it is only a link to its parent."""
+
+    span_key: UUID
+    parent_key: UUID | None
+    started_at: datetime
+    call_id: UUID | None = None
+    key_id: int | None = None
+    wraps: bool = False
+    observation: Observation | None = None
+
+    @property
+    def bare(self) -> bool:
+        """It says nothing that could be counted: a failed attempt, or a shell around its parent's call."""
+        seen = self.observation
+        return (
+            seen is not None
+            and not seen.response_id
+            and seen.provenance is Provenance.ABSENT
+            and seen.device_ns is None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """Calls to be merged again, each from all its observations."""
+
+    calls: dict[UUID, list[Seen]]
+    first: datetime
+    last: datetime
+    around: dict[UUID, list[Tags]]  # by call: tags of the spans around it, nearest first
+
+    def inherited(self, call: UUID) -> Sequence[Tags]:
+        return self.around.get(call, ())
+
+
+_NOTHING = Affected({}, datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), {})
+
+
+def keep(organization_id: int, rows: Sequence[SpanRow]) -> list[SpanRow]:
+    """Write the spans that were not kept before, and return them."""
+    if not rows:
+        return []
+    first, last = _reach(rows, timedelta(0))
+    with connection.cursor() as cursor:
+        cursor.execute(_SEEN, _search(organization_id, {row.span_key for row in rows}, first, last))
+        seen = {key for (key,) in cursor.fetchall()}
+        fresh = [row for row in rows if row.span_key not in seen]
+        with cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
+            for row in fresh:
+                copy.write_row(_columns(organization_id, row))
+    return fresh
+
+
+def affected(organization_id: int, fresh: Sequence[SpanRow]) -> Affected:
+    """The calls that new spans can change: told of by them, below them, or around them."""
+    if not fresh:
+        return _NOTHING
+    first, last = _reach(fresh, REACH)
+    family = _Family(organization_id, first, last, fresh)
+    calls = {row.call_id for row in family.rows.values() if row.call_id is not None}
+    if not calls:
+        return _NOTHING
+    family.add(family.find(_OF_CALLS, calls))
+    family.add(family.find(_ABOVE, family.missing_parents()))
+    family.mark_wrappers()
+    by_call = family.by_call(calls)
+    return Affected(
+        {call: _seen(rows) for call, rows in by_call.items()},
+        first,
+        last,
+        {call: tags for call, rows in by_call.items() if (tags := family.tags_around(rows))},
+    )
+
+
+class _Family:
+    """The spans that new ones are related to, as far as they are kept."""
+
+    def __init__(
+        self, organization_id: int, first: datetime, last: datetime, fresh: Iterable[SpanRow]
+    ) -> None:
+        self.organization_id = organization_id
+        self.first = first
+        self.last = last
+        self.rows: dict[UUID, SpanRow] = {row.span_key: row for row in fresh}
+        self.add(self.find(_ABOVE, self.missing_parents()))
+        self.add(self.find(_BELOW, self._that_may_have_descendants()))
+
+    def find(self, query: str, keys: Collection[UUID]) -> Iterator[SpanRow]:
+        if not keys:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(query, _search(self.organization_id, keys, self.first, self.last))
+            for row in cursor.fetchall():
+                yield _row(row)
+
+    def add(self, rows: Iterable[SpanRow]) -> None:
+        for row in rows:
+            self.rows.setdefault(row.span_key, row)
+
+    def missing_parents(self) -> set[UUID]:
+        parents = {row.parent_key for row in self.rows.values() if row.parent_key}
+        return parents - self.rows.keys()
+
+    def _that_may_have_descendants(self) -> set[UUID]:
+        """New observations, and new links that an observation is above: others connect nothing that counts."""
+        return {
+            key
+            for key, row in self.rows.items()
+            if row.call_id is not None or any(a.call_id is not None for a in self.above(row))
+        }
+
+    def above(self, row: SpanRow) -> Iterator[SpanRow]:
+        """Its ancestors, nearest first, as far as they are kept. A loop of parents, which none should send, ends."""
+        passed = {row.span_key}
+        parent = row.parent_key
+        while parent is not None and parent not in passed and parent in self.rows:
+            passed.add(parent)
+            yield self.rows[parent]
+            parent = self.rows[parent].parent_key
+
+    def mark_wrappers(self) -> None:
+        """An observation around another call's is not counted. Once true it stays: spans are only ever added."""
+        found = set(self._wrappers())
+        if not found:
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(_WRAPS, _search(self.organization_id, found, self.first, self.last))
+        for key in found:
+            self.rows[key] = replace(self.rows[key], wraps=True)
+
+    def _wrappers(self) -> Iterator[UUID]:
+        for row in self.rows.values():
+            seen = row.observation
+            if seen is None or seen.is_wrapper:
+                continue
+            around = [a for a in self.above(row) if a.observation and not a.observation.is_wrapper]
+            if row.bare and around:
+                yield row.span_key
+                continue
+            yield from (a.span_key for a in around if a.call_id != row.call_id and not a.wraps)
+
+    def by_call(self, calls: Collection[UUID]) -> dict[UUID, list[SpanRow]]:
+        by_call: dict[UUID, list[SpanRow]] = {call: [] for call in calls}
+        for row in self.rows.values():
+            if row.call_id in by_call:
+                by_call[row.call_id].append(row)
+        return by_call
+
+    def tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:
+        """Tags of the spans around a call's counted observations, nearest first."""
+        tags: list[Tags] = []
+        for row in sorted(rows, key=lambda row: (row.started_at, row.span_key)):
+            if not row.wraps:
+                tags += [a.observation.tags for a in self.above(row) if a.observation]
+        return [one for one in tags if one != Tags()]
+
+
+def _seen(rows: Iterable[SpanRow]) -> list[Seen]:
+    return [
+        Seen(row.observation, row.key_id, row.span_key, row.wraps)
+        for row in rows
+        if row.observation is not None and row.key_id is not None
+    ]
+
+
+def _reach(rows: Sequence[SpanRow], reach: timedelta) -> tuple[datetime, datetime]:
+    starts = [row.started_at for row in rows]
+    return min(starts) - reach, max(starts) + reach
+
+
+def _search(
+    organization_id: int, keys: Iterable[UUID], first: datetime, last: datetime
+) -> dict[str, Any]:
+    return {"organization_id": organization_id, "keys": list(keys), "first": first, "last": last}
+
+
+def _columns(organization_id: int, row: SpanRow) -> tuple[object, ...]:
+    seen = row.observation
+    return (
+        organization_id,
+        row.started_at,
+        row.span_key,
+        row.parent_key,
+        row.call_id,
+        row.key_id,
+        row.wraps,
+        seen.trace_id if seen else None,
+        seen.span_id if seen else None,
+        to_facts(seen) if seen else None,
+    )
+
+
+def _row(columns: Sequence[Any]) -> SpanRow:
+    span_key, parent_key, started_at, call_id, key_id, wraps, trace_id, span_id, facts = columns
+    # Django leaves jsonb as text to cursors of our own.
+    seen = from_facts(json.loads(facts), trace_id, span_id) if facts is not None else None
+    return SpanRow(span_key, parent_key, started_at, call_id, key_id, wraps, seen)

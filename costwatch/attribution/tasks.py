@@ -1,0 +1,33 @@
+"""Celery's side of this room. A task takes ids, calls one verb, and is safe twice."""
+
+from datetime import timedelta
+from typing import Any
+
+from celery import shared_task
+from django.utils import timezone
+
+from costwatch.attribution import partitions, rollups
+
+beat_schedule: dict[str, dict[str, Any]] = {
+    # The receiver asks for this itself; the sweep finds what it could not ask for, having been killed.
+    "add-waiting-batches": {"task": "attribution.add_waiting_batches", "schedule": 1.0},
+    "make-partitions": {"task": "attribution.make_partitions", "schedule": 3600.0},
+}
+
+
+@shared_task(name="attribution.add_batches")
+def add_batches(organization_id: int) -> None:
+    rollups.add_batches(organization_id)
+
+
+@shared_task(name="attribution.add_waiting_batches")
+def add_waiting_batches() -> None:
+    for organization_id in rollups.organizations_waiting():
+        rollups.add_batches(organization_id)
+
+
+@shared_task(name="attribution.make_partitions")
+def make_partitions() -> None:
+    """Partitions of the next days, so that no sender waits for one at midnight."""
+    today = timezone.now()
+    partitions.ensure_days(partitions.days_between(today, today + timedelta(days=3)))
