@@ -31,7 +31,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from collectors import semconv
 from collectors.dialects.attributes import Found, read_resource, read_span
-from collectors.dialects.recognise import is_about_a_call, observe, parent_of, scope_of
+from collectors.dialects.recognise import is_about_a_call, observe, scope_of
 from collectors.dialects.table import Scope
 from collectors.dialects.tags import Inheritance, own_tags
 from collectors.dialects.values import clean, plain
@@ -185,8 +185,8 @@ def _read_resource(resource: Resource) -> tuple[Found, dict[str, str]]:
 
 
 class _AboutACall(NamedTuple):
-    key: bytes
     span: Span
+    link: SpanLink
     found: Found
     scope: Scope
     resource: Found
@@ -205,19 +205,23 @@ class _Spans:
     def take(
         self, span: Span, scope: Scope, resource: Found, resource_tags: dict[str, str]
     ) -> None:
-        trace_id, span_id, parent_id = span.trace_id, span.span_id, parent_of(span)
+        trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
         wrong = _what_is_wrong(span, trace_id, span_id, parent_id)
         if wrong:
             self._refused[wrong] += 1
             return
-        self._links.append(SpanLink(trace_id, span_id, parent_id, span.start_time_unix_nano))
+        is_root = not parent_id or parent_id == _NO_SPAN
+        link = SpanLink(
+            trace_id, span_id, None if is_root else parent_id, span.start_time_unix_nano
+        )
+        self._links.append(link)
         found, tags = read_span(span.attributes)
         key = trace_id + span_id
-        self._inheritance.add(key, trace_id + (parent_id or b""), tags, resource_tags)
+        self._inheritance.add(key, trace_id + parent_id, tags, resource_tags)
         is_call = is_about_a_call(found)
         if is_call is not None:
             self._about_calls.append(
-                _AboutACall(key, span, found, scope, resource, is_wrapper=not is_call)
+                _AboutACall(span, link, found, scope, resource, is_wrapper=not is_call)
             )
 
     def decoded(self) -> Decoded:
@@ -225,9 +229,10 @@ class _Spans:
             observations=[
                 observe(
                     about.span,
+                    about.link,
                     about.found,
                     about.scope,
-                    self._inheritance.of(about.key),
+                    self._inheritance.of(about.link.trace_id + about.link.span_id),
                     is_wrapper=about.is_wrapper,
                     resource=about.resource,
                 )
@@ -239,15 +244,13 @@ class _Spans:
         )
 
 
-def _what_is_wrong(
-    span: Span, trace_id: bytes, span_id: bytes, parent_id: bytes | None
-) -> str | None:
+def _what_is_wrong(span: Span, trace_id: bytes, span_id: bytes, parent_id: bytes) -> str | None:
     """Why a span cannot be taken; None where it can."""
     if len(trace_id) != 16 or trace_id == _NO_TRACE:
         return "span without a trace id (16 bytes, not all zero)"
     if len(span_id) != 8 or span_id == _NO_SPAN:
         return "span without a span id (8 bytes, not all zero)"
-    if parent_id is not None and len(parent_id) != 8:
+    if parent_id and len(parent_id) != 8:
         return "span with a parent span id that is not 8 bytes"
     start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
     if not start_ns:

@@ -7,7 +7,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from collectors import semconv
 from collectors.dialects import table
-from collectors.dialects.values import Read, text
+from collectors.dialects.values import MAX_TEXT_CHARACTERS, Read, integer, text
 
 
 class Row(NamedTuple):
@@ -62,7 +62,16 @@ def _read(attributes: Iterable[KeyValue], rows: dict[str, Row]) -> tuple[Found, 
         if row is None:
             continue
         meaning, rank, read, is_tag = row
-        value = read(pair.value)
+        value: Any
+        # The two readers that nearly all attributes need, without a call where the value is the usual one.
+        if read is text:
+            value = pair.value.string_value
+            if not value or len(value) > MAX_TEXT_CHARACTERS or not value.isprintable():
+                value = text(pair.value)
+        elif read is integer:
+            value = pair.value.int_value or integer(pair.value)
+        else:
+            value = read(pair.value)
         if value is None:
             continue
         if rank:

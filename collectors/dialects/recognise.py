@@ -1,7 +1,6 @@
 """One span → what it says about a call, or nothing where it is about none."""
 
 from functools import lru_cache
-from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -10,7 +9,7 @@ from collectors.dialects import openinference, openllmetry, otel_genai, table
 from collectors.dialects.attributes import Found
 from collectors.dialects.usage import NOTHING, Counts, Metered, metered
 from collectors.dialects.values import text
-from collectors.observation import Observation, Provenance, Tags, Vantage
+from collectors.observation import Observation, Provenance, SpanLink, Tags, Vantage
 
 _UNKNOWN_SCOPE = table.Scope("", "")
 _OWN_SCOPE = table.Scope("", "costwatch", Vantage.SERVER)
@@ -43,15 +42,21 @@ def scope_of(name: str) -> table.Scope:
 
 def is_about_a_call(found: Found) -> bool | None:
     """True: an inference call. False: a span that wraps some and repeats their usage. None: neither."""
-    kind = found.get(table.KIND)
-    call = otel_genai.is_call(found) if kind is None else _OF_A_KIND.get(kind)
-    if call:
+    call = _OF_A_KIND.get(found.get(table.KIND, ""))
+    if call or (call is None and otel_genai.is_call(found)):
         return True
     return False if table.INPUT in found or table.OUTPUT in found else None
 
 
 def observe(
-    span: Span, found: Found, scope: table.Scope, tags: Tags, *, is_wrapper: bool, resource: Found
+    span: Span,
+    link: SpanLink,
+    found: Found,
+    scope: table.Scope,
+    tags: Tags,
+    *,
+    is_wrapper: bool,
+    resource: Found,
 ) -> Observation:
     """The observation of a span that is about a call. `found` is used up."""
     scope = _speaker(span, found, scope)
@@ -69,10 +74,10 @@ def observe(
         # OpenLIT gives the whole duration as the time to the first token of an answer that came at once.
         found.pop("time_to_first_token_ns", None)
     return Observation(
-        trace_id=span.trace_id,
-        span_id=span.span_id,
-        parent_span_id=parent_of(span),
-        start_unix_ns=span.start_time_unix_nano,
+        trace_id=link.trace_id,
+        span_id=link.span_id,
+        parent_span_id=link.parent_span_id,
+        start_unix_ns=link.start_unix_ns,
         end_unix_ns=span.end_time_unix_nano,
         dialect=scope.dialect,
         vantage=scope.vantage,
@@ -84,11 +89,6 @@ def observe(
         **resource,
         **found,
     )
-
-
-def parent_of(span: Span) -> bytes | None:
-    parent = span.parent_span_id
-    return parent if parent.strip(b"\0") else None
 
 
 def _speaker(span: Span, found: Found, scope: table.Scope) -> table.Scope:
@@ -128,9 +128,3 @@ def _exception_type(span: Span) -> str:
             if pair.key == "exception.type":
                 return text(pair.value) or "error"
     return "error"
-
-
-def observation_fields() -> frozenset[str]:
-    """The meanings of the table that are no field of an Observation: none, or the table has a typing error."""
-    meanings: set[Any] = {meaning for meaning, _, _ in table.NAMES}
-    return frozenset(meanings - set(_WORKED_IN) - set(Observation.__dataclass_fields__))

@@ -38,27 +38,29 @@ NOTHING = Metered(NO_USAGE, Provenance.ABSENT, "")
 
 def metered(counts: Counts, *, input_excludes_cache: bool) -> Metered:
     """Meters that do not overlap. What a span does not say stays None."""
-    bad = [name for name, count in zip(Counts._fields, counts, strict=True) if _impossible(count)]
-    if bad:
-        counts = counts._replace(**dict.fromkeys(bad))
+    counts, bad = _possible(counts)
     if counts.input is None and counts.output is None:
-        return Metered(NO_USAGE, Provenance.ABSENT, _impossible_counts(bad))
+        return Metered(NO_USAGE, Provenance.ABSENT, bad)
     if not counts.input and not counts.output:
         # No inference reads nothing: libraries write zeros for streams whose usage never reached them.
-        return Metered(NO_USAGE, Provenance.ABSENT, _impossible_counts(bad))
+        return Metered(NO_USAGE, Provenance.ABSENT, bad)
     fresh, input_wrong = _fresh_input(counts, input_excludes_cache)
     output, output_wrong = _whole_output(counts)
     usage = Usage(fresh, counts.cache_read, counts.cache_write, output, counts.reasoning)
-    wrongs = (_impossible_counts(bad), input_wrong, output_wrong)
-    return Metered(usage, Provenance.REPORTED, "; ".join(filter(None, wrongs)))
+    wrongs = [wrong for wrong in (bad, input_wrong, output_wrong) if wrong]
+    return Metered(usage, Provenance.REPORTED, "; ".join(wrongs))
 
 
-def _impossible(count: int | None) -> bool:
-    return count is not None and not 0 <= count <= MAX_TOKENS
-
-
-def _impossible_counts(names: list[str]) -> str:
-    return f"impossible count of {', '.join(names)} tokens" if names else ""
+def _possible(counts: Counts) -> tuple[Counts, str]:
+    """The counts that can be, and what was wrong with the others."""
+    for count in counts:
+        if count is not None and not 0 <= count <= MAX_TOKENS:
+            break
+    else:
+        return counts, ""
+    named = zip(Counts._fields, counts, strict=True)
+    bad = [name for name, count in named if count is not None and not 0 <= count <= MAX_TOKENS]
+    return counts._replace(**dict.fromkeys(bad)), f"impossible count of {', '.join(bad)} tokens"
 
 
 def _fresh_input(counts: Counts, input_excludes_cache: bool) -> tuple[int | None, str]:
