@@ -58,15 +58,15 @@ class TelemetryError(ValueError):
     """A body that cannot be taken; the message says why."""
 
 
-class MalformedTelemetry(TelemetryError):  # noqa: N818  the name says it all
+class MalformedTelemetry(TelemetryError):
     """The bytes are not what their content type says."""
 
 
-class BodyTooLarge(TelemetryError):  # noqa: N818  the name says it all
+class BodyTooLarge(TelemetryError):
     """The body is, or inflates to, more than the limit."""
 
 
-class UnsupportedMedia(TelemetryError):  # noqa: N818  the name says it all
+class UnsupportedMedia(TelemetryError):
     """A content type or content encoding that is not read here."""
 
 

@@ -1,0 +1,131 @@
+"""Which installed instrumentation covers which client library; exactly one each, or calls are seen twice.
+
+We write no instrumentation that exists: a library is covered by a package that somebody maintains, found by its entry
+point. Where several are installed for one library, the first in its row is switched on: the ones that report cached
+tokens before the ones that do not, OpenTelemetry's own before others.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Any
+
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+_GROUP = "opentelemetry_instrumentor"
+THREADING = "opentelemetry.instrumentation.threading"  # carries tags into threads
+
+# Content is never asked for; somebody who wants it has to say so in the environment.
+_NO_CONTENT = {
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false",
+    "TRACELOOP_TRACE_CONTENT": "false",
+    "OPENINFERENCE_HIDE_INPUTS": "true",
+    "OPENINFERENCE_HIDE_OUTPUTS": "true",
+}
+
+# Client library (a distribution's name) → modules that instrument it, the best first.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "openai": (
+        "opentelemetry.instrumentation.genai.openai",
+        "opentelemetry.instrumentation.openai_v2",
+        "opentelemetry.instrumentation.openai",
+        "openinference.instrumentation.openai",
+    ),
+    "anthropic": (
+        "opentelemetry.instrumentation.genai.anthropic",
+        "opentelemetry.instrumentation.anthropic",
+        "openinference.instrumentation.anthropic",
+    ),
+    "google-genai": (
+        "opentelemetry.instrumentation.google_genai",
+        "opentelemetry.instrumentation.google_generativeai",
+        "openinference.instrumentation.google_genai",
+    ),
+    "google-cloud-aiplatform": (
+        "opentelemetry.instrumentation.vertexai_v2",
+        "opentelemetry.instrumentation.vertexai",
+        "openinference.instrumentation.vertexai",
+    ),
+    "boto3": (
+        "opentelemetry.instrumentation.botocore",
+        "opentelemetry.instrumentation.bedrock",
+        "openinference.instrumentation.bedrock",
+    ),
+    "mistralai": (
+        "opentelemetry.instrumentation.mistralai",
+        "openinference.instrumentation.mistralai",
+    ),
+    "cohere": ("opentelemetry.instrumentation.cohere",),
+    "groq": ("opentelemetry.instrumentation.groq", "openinference.instrumentation.groq"),
+    "together": ("opentelemetry.instrumentation.together",),
+    "ollama": ("opentelemetry.instrumentation.ollama",),
+    "replicate": ("opentelemetry.instrumentation.replicate",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """By client library that is installed here: what covers it, or why nothing does."""
+
+    covered: Mapping[str, str]
+    uncovered: Mapping[str, str]
+
+    def __str__(self) -> str:
+        covered = ", ".join(f"{name} by {by}" for name, by in self.covered.items()) or "nothing"
+        uncovered = "; ".join(f"{name}: {why}" for name, why in self.uncovered.items())
+        return f"covers {covered}" + (f"; does not cover {uncovered}" if uncovered else "")
+
+
+def switch_on(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> Coverage:
+    """Switch on one instrumentation for each client library that is installed, and the one for threads."""
+    for name, value in _NO_CONTENT.items():
+        os.environ.setdefault(name, value)
+    points = _entry_points()
+    if THREADING in points:
+        _instrument(points[THREADING], tracer_provider, meter_provider)
+    covered, uncovered = {}, {}
+    for library, modules in LIBRARIES.items():
+        if not _is_installed(library):
+            continue
+        point = next((points[module] for module in modules if module in points), None)
+        if point is None:
+            uncovered[library] = f"install {modules[0].replace('.', '-').replace('_', '-')}"
+        elif wrong := _instrument(point, tracer_provider, meter_provider):
+            uncovered[library] = wrong
+        else:
+            covered[library] = _distribution(point)
+    return Coverage(covered, uncovered)
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    """Installed instrumentations by module; several packages share the entry point's name, so that says little."""
+    return {point.module: point for point in entry_points(group=_GROUP)}
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        version(library)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+
+
+def _instrument(
+    point: EntryPoint, tracer_provider: TracerProvider, meter_provider: MeterProvider
+) -> str:
+    """Switch one on; empty when it is, else why not. An application must start without its telemetry, too."""
+    try:
+        instrumentor: Any = point.load()()
+        if not instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
+    except Exception as error:  # third-party code; whatever it raises is an answer, not our failure
+        return f"{_distribution(point)} failed: {error}"
+    if instrumentor.is_instrumented_by_opentelemetry:
+        return ""
+    return f"{_distribution(point)} refuses this version of it"
