@@ -1,0 +1,336 @@
+"""Invariants 1 to 3: once, nothing lost, sums agree."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
+
+from collectors.observation import Observation, Provenance, SpanLink, Tags, Usage, Vantage
+from costwatch.accounts.models import IngestKey, Organization
+from costwatch.attribution import dimensions, ingest, partitions
+from costwatch.attribution.audit import differences
+from costwatch.attribution.models import Entry, IngestHour, LatencyHour, UsageHour
+from costwatch.attribution.rollups import USAGE_COLUMNS, add_batches
+from tests.factories import NOON, OrganizationFactory, body, ingest_key, observation
+
+
+@pytest.fixture
+def key(organization: Organization) -> IngestKey:
+    return ingest_key(organization)
+
+
+def sums(organization_id: int) -> dict[tuple[object, ...], tuple[int, ...]]:
+    """All hourly sums of an organization, by what they are about. Rows that came back to zero say nothing."""
+    rows = UsageHour.objects.filter(organization_id=organization_id).select_related(
+        "source", "offering"
+    )
+    said = {
+        (
+            row.hour,
+            row.source.service_name,
+            row.source.team_tag,
+            row.source.feature,
+            row.offering.provider,
+            row.offering.model,
+            row.offering.device_type,
+        ): tuple(getattr(row, name) for name in USAGE_COLUMNS)
+        for row in rows
+    }
+    return {about: values for about, values in said.items() if any(values)}
+
+
+def counted(organization_id: int) -> dict[str, int]:
+    return {
+        name: sum(values)
+        for name, values in zip(
+            USAGE_COLUMNS, zip(*sums(organization_id).values(), strict=True), strict=True
+        )
+        if sum(values)
+    }
+
+
+def send(key: IngestKey, *observations: Observation, links: tuple[SpanLink, ...] = ()) -> None:
+    ingest.take(key, body(*observations, links=links))
+    add_batches(key.organization_id)
+
+
+def seen_by_both(response_id: str, *, team: str = "search") -> tuple[Observation, Observation]:
+    """One call of our own runtime, as the client and as the server saw it."""
+    client = observation(
+        response_id=response_id,
+        team=team,
+        provider="openai",
+        request_model="small",
+        response_model="small",
+        time_to_first_token_ns=90_000_000,
+    )
+    server = observation(
+        response_id=response_id,
+        vantage=Vantage.SERVER,
+        service_name="runtime",
+        provider="costwatch",
+        request_model="small",
+        response_model="small-135m",
+        device_ns=1_234_567_891,
+        device_ns_marginal=1_000_000_000,
+        device_type="cpu",
+        allocation_method="measured",
+        at=NOON + timedelta(milliseconds=40),
+    )
+    return client, server
+
+
+def test_a_call_is_counted_in_the_hour_in_which_it_began(key: IngestKey) -> None:
+    send(key, observation(team="search", usage=Usage(input_tokens=7, output_tokens=3)))
+    [(about, values)] = sums(key.organization_id).items()
+    assert about[0] == NOON.replace(minute=0)
+    assert about[1:4] == ("shop", "search", "")
+    row = dict(zip(USAGE_COLUMNS, values, strict=True))
+    assert {name: value for name, value in row.items() if value} == {
+        "calls": 1,
+        "input_tokens": 7,
+        "output_tokens": 3,
+    }
+
+
+def test_a_span_sent_twice_is_counted_once(key: IngestKey) -> None:
+    span = observation()
+    send(key, span, span)
+    send(key, span)
+    assert counted(key.organization_id) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
+
+
+def test_client_and_server_of_one_call_are_one_call(key: IngestKey) -> None:
+    client, server = seen_by_both("chatcmpl-1")
+    send(key, client)
+    send(key, server)
+    assert counted(key.organization_id) == {
+        "calls": 1,
+        "input_tokens": 100,
+        "output_tokens": 20,
+        "device_ns": 1_234_567_891,
+        "device_ns_marginal": 1_000_000_000,
+    }
+    [about] = sums(key.organization_id)
+    assert about[1:] == ("shop", "search", "", "costwatch", "small-135m", "cpu")
+
+
+def test_what_was_wrong_is_reversed_not_edited(key: IngestKey) -> None:
+    client, server = seen_by_both("chatcmpl-1")
+    send(key, client)
+    before = list(Entry.objects.values())
+    send(key, server)
+    after = list(Entry.objects.order_by("revision", "-sign").values())
+    assert [(row["revision"], row["sign"]) for row in after] == [(1, 1), (1, -1), (2, 1)]
+    assert before[0] in after
+    assert after[1]["input_tokens"] == -100
+
+
+def test_a_span_around_another_call_is_not_counted(key: IngestKey) -> None:
+    outer = observation(vantage=Vantage.FRAMEWORK, team="search")
+    inner = observation(
+        trace_id=outer.trace_id, parent_span_id=outer.span_id, response_id="chatcmpl-1"
+    )
+    send(key, inner)
+    send(key, outer)
+    assert counted(key.organization_id) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
+    [about] = sums(key.organization_id)
+    assert about[2] == "search", "the wrapper's team pays for what it wraps"
+
+
+def test_a_wrapper_is_found_through_a_span_that_comes_last(key: IngestKey) -> None:
+    outer = observation(vantage=Vantage.FRAMEWORK)
+    between = SpanLink(outer.trace_id, b"between!", outer.span_id, outer.start_unix_ns)
+    inner = observation(
+        trace_id=outer.trace_id, parent_span_id=b"between!", response_id="chatcmpl-1"
+    )
+    send(key, inner)
+    send(key, outer)
+    assert counted(key.organization_id)["calls"] == 2
+    send(key, links=(between,))
+    assert counted(key.organization_id)["calls"] == 1
+
+
+def test_a_failed_attempt_below_a_call_that_went_well_is_no_call(key: IngestKey) -> None:
+    call = observation(response_id="chatcmpl-1")
+    attempt = observation(
+        trace_id=call.trace_id,
+        parent_span_id=call.span_id,
+        error_type="429",
+        provenance=Provenance.ABSENT,
+        usage=Usage(),
+    )
+    send(key, attempt)
+    send(key, call)
+    assert counted(key.organization_id) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
+
+
+def test_unknown_usage_is_counted_as_unknown_and_not_as_zero(key: IngestKey) -> None:
+    send(key, observation(usage=Usage(), provenance=Provenance.ABSENT))
+    assert counted(key.organization_id) == {"calls": 1, "unknown_usage_calls": 1}
+    assert Entry.objects.get().input_tokens is None
+
+
+def test_latencies_follow_a_correction(key: IngestKey) -> None:
+    client, server = seen_by_both("chatcmpl-1")
+    send(key, server)
+    send(key, client)
+    kept = LatencyHour.objects.filter(measure="duration").exclude(calls=0)
+    assert sum(row.calls for row in kept) == 1
+
+
+def test_a_span_of_the_future_is_refused_with_a_reason(key: IngestKey) -> None:
+    tomorrow = observation(at=NOON + timedelta(days=3650))
+    taken = ingest.take(key, body(tomorrow, observation()))
+    assert [(refusal.count, "begins after" in refusal.reason) for refusal in taken.refusals] == [
+        (1, True)
+    ]
+    assert taken.outcomes["observation"] == 1
+    outcomes = dict(IngestHour.objects.values_list("outcome", "items"))
+    assert outcomes["observation"] == 1
+    assert outcomes[f"refused: {taken.refusals[0].reason}"] == 1
+
+
+def test_the_same_span_id_of_two_tenants_is_two_calls(key: IngestKey) -> None:
+    other = ingest_key(OrganizationFactory())
+    span = observation()
+    send(key, span)
+    send(other, span)
+    assert counted(key.organization_id) == counted(other.organization_id)
+
+
+# A trace as applications make them: an agent around framework spans around client calls, some of which the
+# runtime saw too, with failed attempts in between.
+_calls = st.builds(
+    dict,
+    has_id=st.booleans(),
+    framework=st.booleans(),
+    server=st.booleans(),
+    failed_attempt=st.booleans(),
+    usage=st.sampled_from(
+        [
+            (Provenance.REPORTED, Usage(input_tokens=11, output_tokens=5)),
+            (Provenance.REPORTED, Usage(input_tokens=0, output_tokens=0)),
+            (Provenance.ABSENT, Usage()),
+        ]
+    ),
+    minutes=st.integers(-70, 70),
+    team=st.sampled_from([None, "search", "support"]),
+)
+
+
+def _spans_of(calls: Sequence[dict]) -> list[Observation | SpanLink]:
+    spans: list[Observation | SpanLink] = []
+    for call in calls:
+        at = NOON + timedelta(minutes=call["minutes"])
+        root = observation(at=at, is_wrapper=True, vantage=Vantage.FRAMEWORK, team=call["team"])
+        spans.append(root)
+        parent = root
+        if call["framework"]:
+            parent = observation(
+                at=at,
+                trace_id=root.trace_id,
+                parent_span_id=root.span_id,
+                vantage=Vantage.FRAMEWORK,
+            )
+            spans.append(parent)
+        link_id = bytes(reversed(parent.span_id))
+        spans.append(SpanLink(root.trace_id, link_id, parent.span_id, parent.start_unix_ns))
+        provenance, usage = call["usage"]
+        response_id = f"id-{int.from_bytes(root.trace_id)}" if call["has_id"] else ""
+        client = observation(
+            at=at,
+            trace_id=root.trace_id,
+            parent_span_id=link_id,
+            response_id=response_id,
+            provenance=provenance,
+            usage=usage,
+        )
+        spans.append(client)
+        if call["failed_attempt"]:
+            spans.append(
+                observation(
+                    at=at,
+                    trace_id=root.trace_id,
+                    parent_span_id=client.span_id,
+                    error_type="503",
+                    usage=Usage(),
+                    provenance=Provenance.ABSENT,
+                )
+            )
+        if call["server"] and response_id:
+            spans.append(
+                observation(
+                    at=at + timedelta(milliseconds=3),
+                    response_id=response_id,
+                    vantage=Vantage.SERVER,
+                    provider="costwatch",
+                    device_ns=77,
+                    device_type="cpu",
+                    usage=Usage(input_tokens=11, output_tokens=5),
+                )
+            )
+    return spans
+
+
+def _send_in_pieces(key: IngestKey, spans: Sequence[Observation | SpanLink], sizes: int) -> None:
+    for start in range(0, len(spans), sizes):
+        piece = spans[start : start + sizes]
+        send(
+            key,
+            *(span for span in piece if isinstance(span, Observation)),
+            links=tuple(span for span in piece if isinstance(span, SpanLink)),
+        )
+
+
+class Once(TestCase):
+    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        calls=st.lists(_calls, min_size=1, max_size=5),
+        seed=st.integers(0, 10_000),
+        size=st.integers(1, 6),
+    )
+    def test_order_repetition_and_splitting_change_no_sum(
+        self, calls: list[dict], seed: int, size: int
+    ) -> None:
+        partitions.forget_made()
+        dimensions.forget_ids()
+        spans = _spans_of(calls)
+        whole = ingest_key(OrganizationFactory())
+        _send_in_pieces(whole, spans, len(spans))
+
+        pieces = ingest_key(OrganizationFactory())
+        chance = random.Random(seed)
+        again = [*spans, *chance.sample(spans, len(spans) // 2)]
+        chance.shuffle(again)
+        _send_in_pieces(pieces, again, size)
+
+        assert sums(pieces.organization_id) == sums(whole.organization_id)
+        assert counted(whole.organization_id)["calls"] == len(calls)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_audit_finds_a_sum_that_was_tampered_with(transactional_db: None) -> None:
+    key = ingest_key(OrganizationFactory())
+    client, server = seen_by_both("chatcmpl-1")
+    send(key, client)
+    send(key, server, observation(team="support"))
+    assert list(differences()) == []
+    UsageHour.objects.filter(source__team_tag="support").update(output_tokens=21)
+    [difference] = differences()
+    assert (difference.name, difference.kept, difference.counted) == ("output_tokens", 21, 20)
+
+
+def test_tags_of_the_call_come_before_those_around_it(key: IngestKey) -> None:
+    outer = observation(is_wrapper=True, tags=Tags(team="platform", feature="chat"))
+    inner = observation(
+        trace_id=outer.trace_id, parent_span_id=outer.span_id, tags=Tags(team="search")
+    )
+    send(key, outer, replace(inner))
+    [about] = sums(key.organization_id)
+    assert about[2:4] == ("search", "chat")
