@@ -33,7 +33,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costwatch.settings")
 django.setup()
 
 from django.conf import settings  # noqa: E402  models need the setup above
-from django.db import InterfaceError, OperationalError, close_old_connections, connections  # noqa: E402
+from django.core.signals import request_finished, request_started  # noqa: E402
+from django.db import InterfaceError, OperationalError  # noqa: E402
 from django.db.models import Q  # noqa: E402
 from django.utils import timezone  # noqa: E402
 from kombu.exceptions import OperationalError as BrokerError  # noqa: E402
@@ -68,7 +69,8 @@ class Refused(Exception):
 
 def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     content_type = environ.get("CONTENT_TYPE", "").split(";")[0].strip().lower()
-    close_old_connections()
+    # Django's own housekeeping of the thread's connection hangs on these two signals.
+    request_started.send(sender=application, environ=environ)
     try:
         answer = _answer(environ, content_type)
         return _respond(start_response, HTTPStatus.OK, answer, content_type)
@@ -78,12 +80,11 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
     except (OperationalError, InterfaceError) as error:
         # The sender keeps the body and comes again; nothing of it was written.
         logger.warning("a body was refused, the database said: %s", error)
-        connections.close_all()
         message = "the database cannot be reached; send it again"
         status = HTTPStatus.SERVICE_UNAVAILABLE
         return _respond(start_response, status, Status(code=14, message=message), content_type)
     finally:
-        close_old_connections()
+        request_finished.send(sender=application)
 
 
 def _answer(environ: WSGIEnvironment, content_type: str) -> Message:

@@ -1,0 +1,419 @@
+"""Every read of what was used. Each is scoped to one organization.
+
+calls, call       single requests, from one or few days of the ledger
+latency           percentiles from the hourly histograms
+capacity          devices' wall time: attributed, busy for nobody, idle
+sources           what sends, and who pays for it
+ingest_health     what was taken and what was refused
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+
+from collectors.observation import Observation, Vantage
+from costwatch.accounts.models import Organization, Team
+from costwatch.attribution.facts import from_facts
+from costwatch.attribution.merge import merged_tags
+from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam, Span
+from costwatch.attribution.spans import REACH
+from costwatch.domain.latency import percentile
+from costwatch.domain.periods import Period
+
+MAX_CALLS = 1000
+_VANTAGES = list(Vantage)  # client first, server last
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One inference request. None is unknown, in every field."""
+
+    call_id: UUID
+    started_at: datetime
+    duration_seconds: float | None
+    team_id: int | None
+    team: str | None  # None: unattributed
+    feature: str | None
+    customer: str | None
+    user: str | None
+    session: str | None
+    source_id: int
+    source: str
+    provider: str | None
+    request_model: str | None
+    response_model: str | None
+    response_id: str | None
+    streaming: bool | None
+    status: str  # "ok", or what went wrong
+    input_tokens: int | None
+    cache_read_input_tokens: int | None
+    cache_write_input_tokens: int | None
+    output_tokens: int | None
+    reasoning_output_tokens: int | None
+    usage_provenance: str
+    device_seconds: float | None
+    time_to_first_token_seconds: float | None
+    time_per_output_token_seconds: float | None
+    queue_seconds: float | None
+    observations: int
+    entry: Entry  # the ledger row in force, which pricing reads
+
+
+@dataclass(frozen=True, slots=True)
+class CallPage:
+    calls: list[Call]
+    next_cursor: str  # empty: that was all
+
+
+@dataclass(frozen=True, slots=True)
+class CallDetail:
+    call: Call
+    observations: list[dict[str, Any]]  # fields of Observation, and wraps; client first
+    payer: str  # why this team pays
+    revisions: int  # how often the ledger's row was written
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of one measure; each within 2 % of the true value."""
+
+    calls: int
+    p50_ns: int
+    p95_ns: int
+    p99_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRow:
+    """A device over a period: attributed + unattributed + idle = wall."""
+
+    device_id: str
+    device_type: str
+    wall_ns: int
+    attributed_ns: int
+    unattributed_ns: int
+    idle_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class IngestRow:
+    key: str
+    outcome: str
+    items: int
+
+
+class BadCursor(ValueError):
+    """A cursor that calls() did not give."""
+
+
+# Single requests
+
+
+def calls(
+    organization: Organization,
+    period: Period,
+    *,
+    team_ids: Collection[int] | None = None,
+    model: str = "",
+    feature: str = "",
+    cursor: str = "",
+    limit: int = 100,
+) -> CallPage:
+    """The calls that began in a period, latest first, one page.
+
+    team_ids   of the teams that pay; None: everybody, the unattributed included.
+    cursor     of the page before. Raises BadCursor.
+    """
+    limit = max(1, min(limit, MAX_CALLS))
+    entries = _in_force(organization).filter(
+        started_at__gte=period.start, started_at__lt=period.end
+    )
+    if team_ids is not None:
+        entries = entries.filter(team_id__in=list(team_ids))
+    if model:
+        entries = entries.filter(
+            Q(offering__response_model=model)
+            | Q(offering__response_model="", offering__request_model=model)
+        )
+    if feature:
+        entries = entries.filter(source__feature=feature)
+    if cursor:
+        at, call_id = _position(cursor)
+        entries = entries.filter(
+            Q(started_at__lt=at) | Q(started_at=at, call_id__lt=call_id), started_at__lte=at
+        )
+    page = list(entries.order_by("-started_at", "-call_id")[: limit + 1])
+    more = page[limit:]
+    page = page[:limit]
+    return CallPage(_calls(organization, page), _cursor(page[-1]) if more else "")
+
+
+def call(organization: Organization, call_id: UUID) -> CallDetail | None:
+    """One call with everybody's view of it; None where this organization has no such call."""
+    entry = _in_force(organization).filter(call_id=call_id).first()
+    if entry is None:
+        return None
+    [found] = _calls(organization, [entry])
+    seen = _seen(organization, [entry])[call_id]
+    return CallDetail(
+        call=found,
+        observations=[
+            {**asdict(o), "wraps": wraps}
+            for o, wraps in sorted(seen, key=lambda s: _outermost(s[0]))
+        ],
+        payer=_payer(entry),
+        revisions=entry.revision,
+    )
+
+
+def _in_force(organization: Organization) -> QuerySet[Entry]:
+    """Ledger rows that count now, with the team that pays."""
+    reversal = Entry.objects.filter(
+        organization=organization,
+        call_id=OuterRef("call_id"),
+        started_at=OuterRef("started_at"),
+        revision=OuterRef("revision"),
+        sign=-1,
+    )
+    payer = _payers_at(OuterRef("source_id"), OuterRef("started_at"))
+    return (
+        Entry.objects.filter(organization=organization, sign=1)
+        .filter(~Exists(reversal))
+        .select_related("source", "offering")
+        .annotate(team_id=Subquery(payer.values("team_id")[:1]))
+    )
+
+
+def _payers_at(source_id: Any, moment: Any) -> QuerySet[SourceTeam]:
+    # Edges of rules are whole hours, so the moment decides as its hour would.
+    return SourceTeam.objects.filter(
+        Q(valid_from=None) | Q(valid_from__lte=moment),
+        Q(valid_until=None) | Q(valid_until__gt=moment),
+        source_id=source_id,
+    )
+
+
+def _payer(entry: Entry) -> str:
+    payer = _payers_at(entry.source_id, entry.started_at).select_related("rule").first()
+    if payer is None:
+        return "no rule matches"
+    return f"rule {payer.rule}" if payer.rule else payer.reason
+
+
+def _calls(organization: Organization, entries: Sequence[Entry]) -> list[Call]:
+    if not entries:
+        return []
+    seen = _seen(organization, entries)
+    teams = dict(Team.objects.filter(organization=organization).values_list("pk", "name"))
+    return [_call(entry, seen[entry.call_id], teams) for entry in entries]
+
+
+def _seen(
+    organization: Organization, entries: Sequence[Entry]
+) -> dict[UUID, list[tuple[Observation, bool]]]:
+    starts = [entry.started_at for entry in entries]
+    spans = Span.objects.filter(
+        organization=organization,
+        call_id__in=[entry.call_id for entry in entries],
+        started_at__range=(min(starts) - REACH, max(starts) + REACH),
+    )
+    seen: dict[UUID, list[tuple[Observation, bool]]] = defaultdict(list)
+    for span in spans:
+        if span.call_id is not None:
+            observation = from_facts(span.facts or {}, span.trace_id or b"", span.span_id or b"")
+            seen[span.call_id].append((observation, span.wraps))
+    return seen
+
+
+def _outermost(observation: Observation) -> tuple[int, int]:
+    return _VANTAGES.index(observation.vantage), observation.start_unix_ns
+
+
+def _call(entry: Entry, seen: Iterable[tuple[Observation, bool]], teams: dict[int, str]) -> Call:
+    counted = sorted((o for o, wraps in seen if not wraps), key=_outermost)
+    tags = merged_tags(o.tags for o in counted)
+    team_id: int | None = entry.team_id  # type: ignore[attr-defined]  annotated by _in_force
+    return Call(
+        call_id=entry.call_id,
+        started_at=entry.started_at,
+        duration_seconds=_seconds(entry.duration_ns),
+        team_id=team_id,
+        team=teams.get(team_id) if team_id is not None else None,
+        feature=entry.source.feature or None,
+        customer=entry.source.customer or None,
+        user=tags.user,
+        session=tags.session,
+        source_id=entry.source_id,
+        source=str(entry.source),
+        provider=entry.offering.provider or None,
+        request_model=entry.offering.request_model or None,
+        response_model=entry.offering.response_model or None,
+        response_id=next((o.response_id for o in counted if o.response_id), None),
+        streaming=next((o.streaming for o in counted if o.streaming is not None), None),
+        status=next((o.error_type for o in counted if o.error_type), "failed")
+        if entry.failed
+        else "ok",
+        input_tokens=entry.input_tokens,
+        cache_read_input_tokens=entry.cache_read_input_tokens,
+        cache_write_input_tokens=entry.cache_write_input_tokens,
+        output_tokens=entry.output_tokens,
+        reasoning_output_tokens=entry.reasoning_output_tokens,
+        usage_provenance=_provenance(entry, counted),
+        device_seconds=_seconds(entry.device_ns),
+        time_to_first_token_seconds=_seconds(entry.time_to_first_token_ns),
+        time_per_output_token_seconds=_seconds(entry.time_per_output_token_ns),
+        queue_seconds=_seconds(entry.queue_ns),
+        observations=len(counted),
+        entry=entry,
+    )
+
+
+def _provenance(entry: Entry, counted: Sequence[Observation]) -> str:
+    if not entry.usage_known:
+        return "absent"
+    reported = any(o.provenance == "reported" for o in counted)
+    return "reported" if reported else "estimated"
+
+
+def _seconds(ns: int | None) -> float | None:
+    return None if ns is None else ns / 1e9
+
+
+def _cursor(entry: Entry) -> str:
+    said = f"{entry.started_at.isoformat()} {entry.call_id}"
+    return base64.urlsafe_b64encode(said.encode()).decode()
+
+
+def _position(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        at, call_id = base64.urlsafe_b64decode(cursor).decode().split(" ")
+        return datetime.fromisoformat(at).astimezone(UTC), UUID(call_id)
+    except (binascii.Error, ValueError) as error:
+        raise BadCursor(f"cursor {cursor!r}: expected the next_cursor of a page") from error
+
+
+# Hourly sums
+
+_BY = {
+    "team": "payer.team_id",
+    "model": "coalesce(nullif(offering.response_model, ''), offering.request_model)",
+    "provider": "offering.provider",
+    "feature": "source.feature",
+    "source": "source.id",
+    "": "NULL",
+}
+_LATENCY = """
+SELECT {by}, hour.measure, hour.bucket, sum(hour.calls)
+  FROM attribution_latencyhour AS hour
+  JOIN attribution_source AS source ON source.id = hour.source_id
+  JOIN attribution_offering AS offering ON offering.id = hour.offering_id
+  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = hour.source_id
+       AND (payer.valid_from IS NULL OR payer.valid_from <= hour.hour)
+       AND (payer.valid_until IS NULL OR payer.valid_until > hour.hour)
+ WHERE hour.organization_id = %(organization)s AND hour.hour >= %(start)s AND hour.hour < %(end)s
+   AND (%(teams)s::bigint[] IS NULL OR payer.team_id = ANY(%(teams)s::bigint[]))
+ GROUP BY 1, 2, 3
+HAVING sum(hour.calls) > 0
+"""
+
+
+def latency(
+    organization: Organization,
+    period: Period,
+    *,
+    by: str = "",
+    team_ids: Collection[int] | None = None,
+) -> dict[Any, dict[str, Percentiles]]:
+    """Percentiles by what was asked for, then by measure (LatencyHour.Measure).
+
+    by   "team" (ids; None: unattributed), "model", "provider", "feature", "source" (ids); "" is one row, under None.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _LATENCY.format(by=_BY[by]),
+            {
+                "organization": organization.pk,
+                "start": period.start,
+                "end": period.end,
+                "teams": None if team_ids is None else list(team_ids),
+            },
+        )
+        histograms: dict[Any, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+        for key, measure, bucket, count in cursor:
+            histograms[key][measure][bucket] = int(count)
+    return {
+        key: {measure: _percentiles(buckets) for measure, buckets in measures.items()}
+        for key, measures in histograms.items()
+    }
+
+
+def _percentiles(buckets: dict[int, int]) -> Percentiles:
+    return Percentiles(
+        sum(buckets.values()),
+        *(percentile(buckets, fraction) or 0 for fraction in (0.5, 0.95, 0.99)),
+    )
+
+
+def capacity(organization: Organization, period: Period) -> list[CapacityRow]:
+    """Each device's time over a period, by device."""
+    rows = (
+        CapacityHour.objects.filter(
+            organization=organization, hour__gte=period.start, hour__lt=period.end
+        )
+        .values("device_id", "device_type")
+        .annotate(
+            wall=Sum("wall_ns"),
+            attributed=Sum("attributed_ns"),
+            unattributed=Sum("unattributed_ns"),
+            idle=Sum("idle_ns"),
+        )
+        .order_by("device_type", "device_id")
+    )
+    return [
+        CapacityRow(
+            row["device_id"],
+            row["device_type"],
+            int(row["wall"]),
+            int(row["attributed"]),
+            int(row["unattributed"]),
+            int(row["idle"]),
+        )
+        for row in rows
+    ]
+
+
+def sources(organization: Organization) -> QuerySet[Source]:
+    """What sends, with the team that pays now as `team_name` (None: unattributed)."""
+    payer = SourceTeam.objects.filter(source_id=OuterRef("pk"), valid_until=None)
+    return (
+        Source.objects.filter(organization=organization)
+        .select_related("key")
+        .annotate(team_name=Subquery(payer.values("team__name")[:1]))
+        .order_by("service_name", "team_tag", "feature", "customer")
+    )
+
+
+def ingest_health(organization: Organization, period: Period) -> list[IngestRow]:
+    """What arrived in a period, by key and by what became of it, the most frequent first."""
+    rows = (
+        IngestHour.objects.filter(
+            organization=organization, hour__gte=period.start, hour__lt=period.end
+        )
+        .values("outcome", name=F("key__name"), shown=F("key__shown_prefix"))
+        .annotate(total=Sum("items"))
+        .order_by("-total", "outcome")
+    )
+    return [
+        IngestRow(f"{row['name']} ({row['shown']}…)", row["outcome"], int(row["total"]))
+        for row in rows
+    ]

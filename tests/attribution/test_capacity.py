@@ -1,0 +1,105 @@
+"""Invariant 4 between the runtime's clock and the hours that are paid: time is conserved."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
+
+from collectors.observation import Decoded, DeviceTime
+from costwatch.accounts.models import IngestKey, Organization
+from costwatch.attribution import ingest
+from costwatch.attribution.models import CapacityHour
+from tests.factories import NOON, OrganizationFactory, ingest_key, unix_ns
+
+SECOND_NS = 1_000_000_000
+BEGUN_NS = unix_ns(NOON)
+
+
+def reading(elapsed_ns: int, attributed_ns: int, unattributed_ns: int) -> list[DeviceTime]:
+    """A device's clock so long after it began; what is not busy is idle."""
+    time_ns = BEGUN_NS + elapsed_ns
+    states = {
+        "attributed": attributed_ns,
+        "unattributed": unattributed_ns,
+        "idle": time_ns - BEGUN_NS - attributed_ns - unattributed_ns,
+    }
+    return [
+        DeviceTime("runtime", "process-1", "cpu-0", "cpu", state, BEGUN_NS, time_ns, value_ns)
+        for state, value_ns in states.items()
+    ]
+
+
+def send(key: IngestKey, times: list[DeviceTime]) -> None:
+    ingest.take(key, Decoded(device_times=times))
+
+
+def totals(organization_id: int) -> tuple[int, int, int, int]:
+    rows = CapacityHour.objects.filter(organization_id=organization_id)
+    names = ("wall_ns", "attributed_ns", "unattributed_ns", "idle_ns")
+    wall, attributed, unattributed, idle = (sum(getattr(r, n) for r in rows) for n in names)
+    return wall, attributed, unattributed, idle
+
+
+@pytest.fixture
+def key(organization: Organization) -> IngestKey:
+    return ingest_key(organization)
+
+
+def test_a_reading_sent_again_or_overtaken_adds_nothing(key: IngestKey) -> None:
+    send(key, reading(20 * SECOND_NS, 7 * SECOND_NS, SECOND_NS))
+    send(key, reading(10 * SECOND_NS, 3 * SECOND_NS, SECOND_NS))
+    send(key, reading(20 * SECOND_NS, 7 * SECOND_NS, SECOND_NS))
+    assert totals(key.organization_id) == tuple(n * SECOND_NS for n in (20, 7, 1, 12))
+
+
+def test_time_over_a_full_hour_is_split_where_the_hour_ends(key: IngestKey) -> None:
+    send(key, reading(3600 * SECOND_NS, 1800 * SECOND_NS, 0))
+    hours = list(
+        CapacityHour.objects.order_by("hour").values_list("hour", "wall_ns", "attributed_ns")
+    )
+    first = NOON.replace(minute=0)
+    assert hours == [
+        (first, 1800 * SECOND_NS, 900 * SECOND_NS),
+        (first + timedelta(hours=1), 1800 * SECOND_NS, 900 * SECOND_NS),
+    ]
+
+
+def test_a_state_that_is_missing_waits_for_a_whole_reading(key: IngestKey) -> None:
+    send(key, reading(10 * SECOND_NS, 1, 2)[:2])
+    assert totals(key.organization_id) == (0, 0, 0, 0)
+
+
+class Conserved(TestCase):
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(1, 9000 * SECOND_NS),
+                st.integers(0, 10**12),
+                st.integers(0, 10**12),
+            ),
+            min_size=1,
+            max_size=6,
+        ),
+        st.randoms(use_true_random=False),
+    )
+    def test_the_hours_hold_every_nanosecond_of_the_last_reading(
+        self, steps: list[tuple[int, int, int]], chance: object
+    ) -> None:
+        key = ingest_key(OrganizationFactory())
+        time_ns = attributed = unattributed = 0
+        readings = []
+        for length_ns, busy, other in steps:
+            time_ns += length_ns
+            attributed += min(busy, length_ns)
+            unattributed += min(other, length_ns - min(busy, length_ns))
+            readings.append(reading(time_ns, attributed, unattributed))
+        last = readings[-1]
+        chance.shuffle(readings)  # type: ignore[attr-defined]
+        for one in readings:
+            send(key, one)
+        wall = last[0].time_unix_ns - BEGUN_NS
+        values = [time.value_ns for time in last]
+        assert totals(key.organization_id) == (wall, *values)

@@ -1,0 +1,244 @@
+"""The OTLP door, asked as senders ask it."""
+
+import gzip
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.core.signals import request_finished, request_started
+from django.db import OperationalError, close_old_connections, connection
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from costwatch.accounts.models import IngestKey, Organization
+from costwatch.attribution.models import Entry, Span
+from costwatch.attribution.receive import application
+from tests.factories import NOON, unix_ns
+
+PROTOBUF = "application/x-protobuf"
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@pytest.fixture(autouse=True)
+def _one_connection() -> Iterator[None]:
+    """A test's transaction lives on one connection, which the end of a request must not close."""
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+@pytest.fixture
+def secret(organization: Organization) -> str:
+    _, secret = IngestKey.issue(organization=organization, name="tests")
+    return str(secret)
+
+
+@pytest.fixture
+def post(secret: str) -> Callable[..., Answer]:
+    def post(
+        body: bytes,
+        *,
+        path: str = "/v1/traces",
+        content_type: str = PROTOBUF,
+        method: str = "POST",
+        key: str | None = secret,
+        encoding: str = "",
+    ) -> Answer:
+        said: list[Any] = []
+        environ = {
+            "REQUEST_METHOD": method,
+            "PATH_INFO": path,
+            "CONTENT_TYPE": content_type,
+            "CONTENT_LENGTH": str(len(body)),
+            "HTTP_CONTENT_ENCODING": encoding,
+            "wsgi.input": io.BytesIO(body),
+        }
+        if key is not None:
+            environ["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+        answer = b"".join(application(environ, lambda *args: said.extend(args)))
+        return Answer(int(said[0].split()[0]), dict(said[1]), answer)
+
+    return post
+
+
+def request(number: int = 1, **attributes: str | int) -> ExportTraceServiceRequest:
+    message = ExportTraceServiceRequest()
+    span = (
+        message.resource_spans.add()
+        .scope_spans.add()
+        .spans.add(
+            trace_id=number.to_bytes(16),
+            span_id=number.to_bytes(8),
+            name="chat gpt-4o",
+            kind=3,
+            start_time_unix_nano=unix_ns(NOON),
+            end_time_unix_nano=unix_ns(NOON) + 10**9,
+        )
+    )
+    said: dict[str, str | int] = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.system": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.usage.input_tokens": 12,
+        "gen_ai.usage.output_tokens": 4,
+        "costwatch.team": "search",
+        **attributes,
+    }
+    for name, value in said.items():
+        pair = span.attributes.add(key=name)
+        if isinstance(value, int):
+            pair.value.int_value = value
+        else:
+            pair.value.string_value = value
+    return message
+
+
+def test_what_is_acknowledged_is_in_the_ledger(post: Callable[..., Answer]) -> None:
+    answer = post(request().SerializeToString())
+    assert (answer.status, answer.body) == (200, b"")
+    entry = Entry.objects.get()
+    assert (entry.input_tokens, entry.output_tokens, entry.source.team_tag) == (12, 4, "search")
+
+
+def test_gzip_and_json_say_the_same_as_protobuf(post: Callable[..., Answer]) -> None:
+    body = request().SerializeToString()
+    as_json = {
+        "resourceSpans": [
+            {
+                "scopeSpans": [
+                    {
+                        "spans": [
+                            {
+                                "traceId": (2).to_bytes(16).hex(),
+                                "spanId": (2).to_bytes(8).hex(),
+                                "name": "chat",
+                                "kind": 3,
+                                "startTimeUnixNano": str(unix_ns(NOON)),
+                                "endTimeUnixNano": str(unix_ns(NOON) + 10**9),
+                                "attributes": [
+                                    {"key": "gen_ai.system", "value": {"stringValue": "openai"}},
+                                    {
+                                        "key": "gen_ai.request.model",
+                                        "value": {"stringValue": "gpt-4o"},
+                                    },
+                                    {
+                                        "key": "gen_ai.usage.input_tokens",
+                                        "value": {"intValue": "12"},
+                                    },
+                                    {
+                                        "key": "gen_ai.usage.output_tokens",
+                                        "value": {"intValue": "4"},
+                                    },
+                                ],
+                            }
+                        ]
+                    }
+                ]
+            }
+        ]
+    }
+    assert post(gzip.compress(body), encoding="gzip").status == 200
+    answer = post(json.dumps(as_json).encode(), content_type=JSON)
+    assert (answer.status, json.loads(answer.body)) == (200, {})
+    assert sorted(Entry.objects.values_list("input_tokens", "output_tokens")) == [(12, 4), (12, 4)]
+
+
+def test_an_empty_request_is_fine(post: Callable[..., Answer]) -> None:
+    assert post(b"").status == 200
+    assert post(b"{}", content_type=JSON).status == 200
+    assert post(b"", path="/v1/metrics").status == 200
+    assert post(b"", path="/v1/logs").status == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "says"),
+    [
+        ({"body": b"\xff\xff\xff"}, 400, "protobuf"),
+        ({"body": b"{", "content_type": JSON}, 400, "JSON"),
+        ({"body": b"[1]", "content_type": JSON}, 400, "expected an object"),
+        ({"body": b"not gzip", "encoding": "gzip"}, 400, "gzip"),
+        ({"encoding": "br"}, 415, "'br'"),
+        ({"content_type": "text/plain"}, 415, "'text/plain'"),
+        ({"key": None}, 401, "Authorization: Bearer"),
+        ({"key": "cwk_unknown"}, 401, "unknown or revoked"),
+        ({"path": "/v1/else"}, 404, "/v1/traces"),
+        ({"method": "GET"}, 405, "expected POST"),
+    ],
+)
+def test_what_is_malformed_gets_its_status_and_a_reason(
+    post: Callable[..., Answer], changed: dict[str, Any], status: int, says: str
+) -> None:
+    answer = post(**{"body": b"", **changed})
+    assert answer.status == status
+    if changed.get("content_type") == JSON:
+        message = json.loads(answer.body)["message"]
+    else:
+        message = Status.FromString(answer.body).message
+    assert says in message
+    assert Span.objects.count() == 0
+
+
+def test_a_gzip_bomb_is_not_inflated(post: Callable[..., Answer], settings: Any) -> None:
+    settings.OTLP_MAX_BODY_BYTES = 100_000
+    bomb = gzip.compress(bytes(50_000_000))
+    assert len(bomb) < 100_000
+    answer = post(bomb, encoding="gzip")
+    assert answer.status == 413
+    assert "100000 bytes" in Status.FromString(answer.body).message
+
+
+def test_a_body_over_the_limit_is_refused(post: Callable[..., Answer], settings: Any) -> None:
+    settings.OTLP_MAX_BODY_BYTES = 10
+    assert post(request().SerializeToString()).status == 413
+
+
+def test_a_revoked_key_is_refused(post: Callable[..., Answer]) -> None:
+    IngestKey.objects.update(revoked_at=NOON)
+    assert post(request().SerializeToString()).status == 401
+
+
+def test_a_broken_span_is_counted_in_the_partial_success(post: Callable[..., Answer]) -> None:
+    message = request()
+    message.resource_spans[0].scope_spans[0].spans.add(name="no ids", start_time_unix_nano=1)
+    answer = post(message.SerializeToString())
+    assert answer.status == 200
+    success = ExportTraceServiceResponse.FromString(answer.body).partial_success
+    assert success.rejected_spans == 1
+    assert "trace id" in success.error_message
+    assert Entry.objects.count() == 1, "the good span of the same body is kept"
+
+
+def test_without_the_database_the_sender_is_told_to_come_again(
+    post: Callable[..., Answer],
+) -> None:
+    def down(*_: Any) -> Any:
+        raise OperationalError("the server closed the connection")
+
+    body = request().SerializeToString()
+    with connection.execute_wrapper(down):
+        answer = post(body)
+    assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_null_byte_in_an_attribute_does_not_lose_the_call(post: Callable[..., Answer]) -> None:
+    answer = post(
+        request(**{"costwatch.feature": "se\x00arch", "user.id": "\x00"}).SerializeToString()
+    )
+    assert answer.status == 200
+    assert Entry.objects.count() == 1
