@@ -65,7 +65,7 @@ WITH RECURSIVE above AS (
 _OF_CALLS = f"""
 SELECT {_READ} FROM attribution_span
  WHERE organization_id = %(organization_id)s AND call_id = ANY(%(keys)s)
-   AND started_at BETWEEN %(first)s AND %(last)s
+   AND span_key <> ALL(%(held)s) AND started_at BETWEEN %(first)s AND %(last)s
 """
 _SEEN = """
 SELECT span_key FROM attribution_span
@@ -172,7 +172,8 @@ class _Family:
         if not keys:
             return
         with connection.cursor() as cursor:
-            cursor.execute(query, _search(self.organization_id, keys, self.first, self.last))
+            search = _search(self.organization_id, keys, self.first, self.last)
+            cursor.execute(query, {**search, "held": list(self.rows)})
             for row in cursor.fetchall():
                 yield _row(row)
 
