@@ -11,16 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collectors.configure import ConfigurationError, Configured, configure
     from collectors.context import attribute
+    from collectors.sdk import ConfigurationError, Configured, configure
 
 __all__ = ["ConfigurationError", "Configured", "attribute", "configure"]
 
 _MODULES = {
     "attribute": "collectors.context",
-    "configure": "collectors.configure",
-    "Configured": "collectors.configure",
-    "ConfigurationError": "collectors.configure",
+    "configure": "collectors.sdk",
+    "Configured": "collectors.sdk",
+    "ConfigurationError": "collectors.sdk",
 }
 
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from collectors import semconv
-from collectors.configure import find_target
+from collectors.sdk import find_target
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ THREADING = "opentelemetry.instrumentation.threading"  # carries tags into threa
 
 # Content is never asked for; somebody who wants it has to say so in the environment.
 _NO_CONTENT = {
-    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "false",
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "NO_CONTENT",
     "TRACELOOP_TRACE_CONTENT": "false",
     "OPENINFERENCE_HIDE_INPUTS": "true",
     "OPENINFERENCE_HIDE_OUTPUTS": "true",

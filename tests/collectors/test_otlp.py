@@ -1,8 +1,10 @@
 """Bodies as they arrive: whole, broken, bombs, in both encodings."""
 
+import contextlib
 import gzip
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,10 +100,8 @@ def test_an_unknown_content_type_is_refused_with_what_is_wanted() -> None:
 @given(st.binary(max_size=300))
 def test_whatever_bytes_arrive_are_read_or_refused(body: bytes) -> None:
     for decode in (decode_traces, decode_metrics):
-        try:
+        with contextlib.suppress(MalformedTelemetry):
             decode(body, content_type=PROTOBUF)
-        except MalformedTelemetry as error:
-            assert str(error)
 
 
 json_values = st.recursive(
@@ -135,10 +135,8 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_whatever_json_arrives_is_read_or_refused(value: Any) -> None:
-    try:
+    with contextlib.suppress(MalformedTelemetry):
         decode_traces(json.dumps({"resourceSpans": value}).encode(), content_type=JSON)
-    except MalformedTelemetry as error:
-        assert str(error)
 
 
 @pytest.mark.parametrize(
@@ -187,9 +185,9 @@ def test_a_span_about_nothing_of_ours_gives_only_its_link() -> None:
 
 @given(st.binary(max_size=5000), st.sampled_from(["gzip", "GZIP ", "deflate", "identity", ""]))
 def test_a_compressed_body_comes_out_as_it_went_in(body: bytes, encoding: str) -> None:
-    kind = encoding.strip().lower()
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress}.get(kind, bytes)(body)
-    assert decompress(packed, encoding, len(body)) == body
+    packers: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+    pack = packers.get(encoding.strip().lower(), bytes)
+    assert decompress(pack(body), encoding, len(body)) == body
 
 
 def test_a_body_over_the_limit_is_refused_however_it_is_packed() -> None:
