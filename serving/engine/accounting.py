@@ -1,0 +1,201 @@
+"""Whose work a step's time was.
+
+A step takes T ≈ fixed + prefill·tokens + decode·tokens + context·tokens read. The coefficients are fitted to the
+steps themselves; they decide proportions only, and what is split is the time that was measured. With the fixed
+part shared evenly, a share is the Shapley value of that game: what a request adds, averaged over every order in
+which the step's requests could have come.
+
+    Work           what one request made a step do
+    Coefficients   what a step's parts take
+    Share          what one request is charged, and two figures beside it
+    WorkModel      observes steps, fits coefficients
+"""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_STEPS_KEPT = 2_000
+_STEPS_BETWEEN_FITS = 64
+_STEPS_TO_FIT = 16  # in all
+_STEPS_OF_A_KIND = 6  # with prefill, and with decode: what was never seen cannot be told apart
+_HUBER_ROUNDS = 8
+_HUBER_WIDTH = (
+    1.345  # in robust standard deviations: 95 % as efficient as least squares without outliers
+)
+_WEIGHT_SCALE = 2**16  # weights are whole numbers; this keeps fractions of a nanosecond
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one request made a step do. context_tokens are keys that its attention read."""
+
+    prefill_tokens: int
+    decode_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Nanoseconds; none is negative."""
+
+    fixed_ns: float
+    prefill_token_ns: float
+    decode_token_ns: float
+    context_token_ns: float
+
+    def own_ns(self, work: Work) -> float:
+        """What the work takes beside the fixed part."""
+        return (
+            self.prefill_token_ns * work.prefill_tokens
+            + self.decode_token_ns * work.decode_tokens
+            + self.context_token_ns * work.context_tokens
+        )
+
+
+# Until there is a fit: by tokens computed, nothing fixed.
+PLAIN = Coefficients(0.0, 1.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """device_ns sums over a step's requests to the step. marginal_ns ≤ device_ns ≤ alone_ns."""
+
+    device_ns: int
+    marginal_ns: int  # without a part of the fixed time
+    alone_ns: int  # with all of it, as if nobody else had been there
+
+
+def share_step(step_ns: int, weights: Mapping[str, int]) -> dict[str, int]:
+    """Share one engine step's device time among the requests that it served.
+
+    step_ns   device time of the step in nanoseconds.
+    weights   work done, by request id, none negative. At least one is positive.
+
+    Returns nanoseconds by request id. They sum to step_ns exactly: what rounding leaves over goes to the
+    largest remainders, so a day of steps loses no time. Raises ValueError where there is nothing to share by.
+    """
+    total = sum(weights.values())
+    if total <= 0 or min(weights.values()) < 0:
+        raise ValueError(f"weights {dict(weights)!r}: expected none negative and one positive")
+    shares = {request_id: step_ns * weight // total for request_id, weight in weights.items()}
+    left_over = step_ns - sum(shares.values())
+    by_remainder = sorted(weights, key=lambda request_id: -(step_ns * weights[request_id] % total))
+    for request_id in by_remainder[:left_over]:
+        shares[request_id] += 1
+    return shares
+
+
+def attribute(
+    step_ns: int, works: Mapping[str, Work], coefficients: Coefficients
+) -> dict[str, Share]:
+    """Each request's share of a step of step_ns, by request id. Raises ValueError without requests."""
+    own = {request_id: coefficients.own_ns(work) for request_id, work in works.items()}
+    fixed = coefficients.fixed_ns
+    predicted = fixed + sum(own.values())
+    if predicted <= 0:
+        return {key: Share(ns, 0, step_ns) for key, ns in _evenly(step_ns, works).items()}
+    weights = {key: round((fixed / len(own) + ns) * _WEIGHT_SCALE) for key, ns in own.items()}
+    scale = step_ns / predicted
+    return {
+        key: Share(
+            device_ns=ns,
+            marginal_ns=min(ns, round(own[key] * scale)),
+            alone_ns=max(ns, round((fixed + own[key]) * scale)),
+        )
+        for key, ns in share_step(step_ns, weights).items()
+    }
+
+
+def _evenly(step_ns: int, works: Mapping[str, Work]) -> dict[str, int]:
+    return share_step(step_ns, dict.fromkeys(works, 1))
+
+
+class WorkModel:
+    """Fits the coefficients to the last steps, now and then.
+
+    Steps of the warm-up are kept for good: they cover every kind of step, which an hour of one
+    user's traffic may not.
+    """
+
+    def __init__(self) -> None:
+        self.coefficients = PLAIN
+        self._anchors: list[tuple[float, ...]] = []
+        self._steps: deque[tuple[float, ...]] = deque(maxlen=_STEPS_KEPT)
+        self._observed = 0
+
+    @property
+    def fitted(self) -> bool:
+        return self.coefficients is not PLAIN
+
+    def observe(self, step_ns: int, works: Collection[Work], *, anchor: bool = False) -> None:
+        """Learn from a step that took step_ns."""
+        if step_ns <= 0:
+            return  # the clock is too coarse for it; relative errors need a time
+        (self._anchors if anchor else self._steps).append((*_features(works), float(step_ns)))
+        self._observed += 1
+        if self._observed % _STEPS_BETWEEN_FITS == 0:
+            self.fit()
+
+    def fit(self) -> None:
+        """Fit to what was observed; changes nothing while that is too little to tell the parts apart."""
+        rows = np.array([*self._anchors, *self._steps]).reshape(-1, 5)
+        seen = (rows[:, 1:3] > 0).sum(axis=0)
+        if len(rows) >= _STEPS_TO_FIT and seen.min() >= _STEPS_OF_A_KIND:
+            self.coefficients = fit(rows[:, :4], rows[:, 4])
+
+
+def _features(works: Collection[Work]) -> tuple[float, ...]:
+    return (
+        1.0,
+        float(sum(work.prefill_tokens for work in works)),
+        float(sum(work.decode_tokens for work in works)),
+        float(sum(work.context_tokens for work in works)),
+    )
+
+
+def fit(features: Floats, step_ns: Floats) -> Coefficients:
+    """Robust non-negative coefficients (Huber's loss on relative errors, reweighted least squares).
+
+    features   [steps, 4]: one, prefill tokens, decode tokens, context tokens read.
+    """
+    relative = features / step_ns[:, None]
+    weights = np.ones(len(step_ns))
+    solution = np.zeros(4)
+    for _ in range(_HUBER_ROUNDS):
+        solution = _non_negative_least_squares(relative, weights)
+        weights = _huber_weights(relative @ solution - 1.0)
+    return Coefficients(*(float(value) for value in solution))
+
+
+def _huber_weights(errors: Floats) -> Floats:
+    spread = (
+        float(np.median(np.abs(errors))) * 1.4826 + 1e-9
+    )  # a normal's deviation from its median
+    return np.minimum(1.0, _HUBER_WIDTH * spread / np.maximum(np.abs(errors), 1e-12))
+
+
+def _non_negative_least_squares(relative: Floats, weights: Floats) -> Floats:
+    """argmin ‖√weights·(relative·x − 1)‖ with x ≥ 0, exactly: four columns have fifteen supports to try."""
+    size = np.maximum(relative.max(axis=0), 1e-300)  # columns differ by orders of magnitude
+    scaled = relative / size
+    gram = scaled.T @ (scaled * weights[:, None])
+    right = scaled.T @ weights
+    best, best_loss = np.zeros(4), 0.0
+    for support in _SUPPORTS:
+        part = np.linalg.lstsq(gram[np.ix_(support, support)], right[support], rcond=1e-12)[0]
+        loss = -float(right[support] @ part)  # less the constant ‖√weights‖²
+        # Smaller supports come first and stay unless a larger one is really better.
+        if part.min() >= 0 and loss < best_loss - 1e-9 * weights.sum():
+            best, best_loss = np.zeros(4), loss
+            best[support] = part
+    return best / size
+
+
+_SUPPORTS = [list(some) for count in range(1, 5) for some in combinations(range(4), count)]

