@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from collectors import semconv
-from collectors.sdk import find_target
+from collectors.sdk import ConfigurationError, find_target
 
 logger = logging.getLogger(__name__)
 
@@ -205,17 +205,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Sample until a signal says stop, then send what is left."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    target = find_target(options.endpoint, options.key)
+    try:
+        target = find_target(options.endpoint, options.key)
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from error
     exporter = OTLPMetricExporter(
         target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
     )
     reader = PeriodicExportingMetricReader(exporter, options.interval * 1000)
     provider = MeterProvider([reader], Resource.create({semconv.SERVICE_NAME: "costwatch-devices"}))
+    stop = _told_to_stop()
     devices = available_devices()
     observe(provider.get_meter(__name__), devices)
     for sample in devices.sample():
         logger.info("sampling %s %s %s", sample.device_type, sample.device_id, sample.name)
-    _until_told_to_stop()
+    stop.wait()
     provider.shutdown()
 
 
@@ -229,11 +233,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _until_told_to_stop() -> None:
+def _told_to_stop() -> threading.Event:
+    """Set by the signal that a terminal or a supervisor sends."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    stop.wait()
+    return stop
 
 
 if __name__ == "__main__":

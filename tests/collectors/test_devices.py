@@ -1,7 +1,15 @@
 """What devices do, as metrics: absent where it is denied, never zero."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pynvml
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -14,6 +22,7 @@ from collectors.devices import (
     NvmlDevices,
     observe,
 )
+from tests.collectors.loopback import running
 
 FULL = DeviceSample(
     device_id="GPU-1",
@@ -53,10 +62,11 @@ def test_a_gpu_is_reported_in_opentelemetrys_names() -> None:
     }
 
 
-def test_what_is_denied_is_absent_and_not_zero() -> None:
+def test_what_is_denied_is_absent_and_not_zero(caplog: pytest.LogCaptureFixture) -> None:
     assert collected(DENIED) == {
         "hw.gpu.memory.limit": [({"hw.id": "GPU-2", "hw.type": "gpu"}, 80)]
     }
+    assert caplog.text == ""
 
 
 def test_a_cpus_busy_and_idle_time_are_two_states_of_one_metric() -> None:
@@ -105,3 +115,26 @@ def test_a_real_gpu_counts_what_it_grants() -> None:
         assert sample.device_id.startswith("GPU-")
         assert sample.memory_total_bytes is None or sample.memory_total_bytes > 2**30
         assert sample.utilization is None or 0 <= sample.utilization <= 1
+
+
+def test_the_sampler_sends_until_it_is_told_to_stop() -> None:
+    kept = {name: v for name, v in os.environ.items() if not name.startswith(("OTEL_", "COSTW"))}
+    command = [sys.executable, "-m", "collectors.devices", "--interval", "3600"]
+    refused = subprocess.run(command, env=kept, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("costwatch has no endpoint; pass")
+    with running() as loopback:
+        target = ["--endpoint", loopback.url, "--key", "cw_test"]
+        with subprocess.Popen(
+            [*command, *target], env=kept, stderr=subprocess.PIPE, text=True
+        ) as sampler:
+            assert sampler.stderr is not None
+            while "sampling cpu" not in sampler.stderr.readline():
+                assert sampler.poll() is None
+            sampler.send_signal(signal.SIGTERM)
+            assert sampler.wait(30) == 0
+    [(path, headers, body)] = loopback.telemetry
+    assert (path, headers["authorization"]) == ("/v1/metrics", "Bearer cw_test")
+    [resource_metrics] = ExportMetricsServiceRequest.FromString(body).resource_metrics
+    names = {metric.name for metric in resource_metrics.scope_metrics[0].metrics}
+    assert "system.cpu.time" in names

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import json
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -200,8 +201,12 @@ def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
     layer = zlib.compressobj(9, wbits=31)
     bomb = b"".join(layer.compress(bytes(1 << 20)) for _ in range(200)) + layer.flush()
     assert len(bomb) < 300_000
+    tracemalloc.start()
     with pytest.raises(BodyTooLarge):
         decompress(bomb, "gzip", 1 << 20)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 10 << 20
 
 
 def test_members_one_after_the_other_are_one_body() -> None:
