@@ -20,6 +20,8 @@ _NEAREST_APPLICATION = (Vantage.CLIENT, Vantage.FRAMEWORK, Vantage.GATEWAY, Vant
 # What it ran on and what was counted: the one nearest to the device knows. An instrumented client says "openai"
 # whatever server it talks to.
 _NEAREST_DEVICE = (Vantage.SERVER, Vantage.GATEWAY, Vantage.CLIENT, Vantage.FRAMEWORK)
+# Traceloop's streams of Anthropic count one output token too many, and do not all say that they stream.
+_LESS_EXACT = frozenset({"openllmetry"})
 _PROVENANCE = (Provenance.REPORTED, Provenance.ESTIMATED, Provenance.ABSENT)
 
 
@@ -135,7 +137,7 @@ def _ranked(seen: Sequence[Seen], vantages: Sequence[Vantage]) -> list[Seen]:
     )
 
 
-def _trust(one: Seen) -> tuple[int, bool, int, int]:
+def _trust(one: Seen) -> tuple[int, bool, bool, int, int]:
     """The smallest is believed about tokens: reported before estimated, sound, detailed, nearest to the device."""
     observation = one.observation
     usage = observation.usage
@@ -147,6 +149,7 @@ def _trust(one: Seen) -> tuple[int, bool, int, int]:
     return (
         _PROVENANCE.index(observation.provenance),
         bool(observation.contradiction),
+        observation.dialect in _LESS_EXACT,
         sum(detail is None for detail in details),
         _NEAREST_DEVICE.index(observation.vantage),
     )
