@@ -1,0 +1,154 @@
+"""A process that serves one model: load it, listen, and at the end let everything come to its end.
+
+serve        from the options to the exit code
+HttpServer   uvicorn, which says when it is ready
+"""
+
+import contextlib
+import logging
+import platform
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import uvicorn
+from starlette.applications import Starlette
+
+from serving.engine.config import EngineConfig
+from serving.engine.engine import Engine
+from serving.server.app import Access, build_app
+from serving.server.options import ServeOptions
+from serving.server.runtime import Served
+from serving.server.spans import Device
+from serving.server.telemetry import Telemetry
+from serving.weights import LoadedModel, load
+
+
+def serve(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code; what is wrong with the options is said on stderr."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        listener = _bind(
+            options.host, options.port
+        )  # a taken port is known before minutes of loading
+        loaded = _load(options)
+        engine = Engine(loaded, _engine_config(options))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"python -m serving: {error}\n")
+        return 2
+    with listener:
+        _run(options, listener, loaded, engine)
+    return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that has its port and does not listen yet. Raises OSError that names both."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}; try --port 0") from error
+    return listener
+
+
+def _load(options: ServeOptions) -> LoadedModel:
+    _say(f"loading {options.model} as {options.dtype} …")
+    began = time.monotonic()
+    dtype: torch.dtype = getattr(torch, options.dtype)
+    loaded = load(options.model, dtype=dtype, cache_dir=options.cache_dir)
+    parameters = sum(each.numel() for each in loaded.model.parameters())
+    _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
+    return loaded
+
+
+def _engine_config(options: ServeOptions) -> EngineConfig:
+    return EngineConfig(
+        max_batch_requests=options.max_batch_requests,
+        max_waiting=options.max_waiting,
+        kv_cache_bytes=options.kv_cache_mib * 2**20,
+        threads=options.threads,
+    )
+
+
+def _run(
+    options: ServeOptions, listener: socket.socket, loaded: LoadedModel, engine: Engine
+) -> None:
+    _say("warming up …")
+    engine.start()
+    telemetry = Telemetry(device_of(loaded), engine.clock)
+    try:
+        served = served_model(loaded, engine, options.served_model_name)
+        app = build_app(served, engine, telemetry, Access(options.api_key))
+        host, port = listener.getsockname()[:2]
+        ready = f"ready: {served.name} on http://{host}:{port}/v1 ({served.context_tokens} tokens of context)"
+        with _signals_obeyed_once():
+            HttpServer(app, options.drain_seconds, lambda: _say(ready)).run([listener])
+    finally:
+        engine.stop()
+        telemetry.close()
+
+
+def served_model(loaded: LoadedModel, engine: Engine, name: str) -> Served:
+    return Served(
+        name=name or loaded.name,
+        tokenizer=loaded.tokenizer,
+        context_tokens=engine.context_tokens,
+        vocabulary_tokens=loaded.config.vocab_size,
+    )
+
+
+def device_of(loaded: LoadedModel) -> Device:
+    device = next(loaded.model.parameters()).device
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return Device(id=f"GPU-{properties.uuid}", type=properties.name, hw_type="gpu")
+    return Device(id=f"{platform.node()}/cpu-0", type="cpu", hw_type="cpu")
+
+
+class HttpServer(uvicorn.Server):
+    """Calls when_ready once connections are taken. Told to stop, it waits drain_seconds for open requests."""
+
+    def __init__(self, app: Starlette, drain_seconds: int, when_ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=drain_seconds,
+            )
+        )
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._when_ready()
+
+
+@contextlib.contextmanager
+def _signals_obeyed_once() -> Iterator[None]:
+    """uvicorn raises the signal that stopped it once more when it is done; by then it has been obeyed."""
+    stops = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in stops}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+__all__ = ["HttpServer", "device_of", "serve", "served_model"]

@@ -1,0 +1,215 @@
+"""An engine without a model, and what goes with it. test_fakes.py holds it to what the real engine does.
+
+The fake answers with the letters after the prompt's last one, one a step: "abc" is answered "defg…". A byte is a token.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from serving.engine.request import (
+    DeviceClock,
+    EngineOverloaded,
+    Finished,
+    FinishReason,
+    Progress,
+    Request,
+    RequestRefused,
+)
+from serving.server.runtime import Served
+from serving.server.spans import CallRecord
+from serving.server.telemetry import Counts
+
+CONTEXT_TOKENS = 200
+END_OF_ANSWER = "."  # a prompt with it is answered "xyz" and then the end
+
+
+class ByteTokenizer:
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        if messages[0]["role"] == "assistant":
+            raise ValueError("the conversation must not begin with the assistant")
+        return self.encode("\n".join(each["content"] for each in messages))
+
+
+SERVED = Served(
+    name="fake-model",
+    tokenizer=ByteTokenizer(),
+    context_tokens=CONTEXT_TOKENS,
+    vocabulary_tokens=256,
+)
+
+
+@dataclass(eq=False)
+class _Work:
+    request: Request
+    on_progress: Callable[[Progress], None]
+    answer: str = ""
+    shown: int = 0
+    scheduled_ns: int | None = None
+    first_token_ns: int | None = None
+    device_ns: int = 0
+
+
+@dataclass
+class FakeEngine:
+    """hold() and let_go() are there so that a test says what happens when."""
+
+    max_waiting: int = 100
+    fails_on: str = "\0"  # a prompt with this text makes the engine fail
+
+    def __post_init__(self) -> None:
+        self.requests: list[Request] = []
+        self._is_held = False
+        self._to_cancel: set[str] = set()
+        self._lock = threading.Condition()
+        self._work: list[_Work] = []
+        self._is_stopped = False
+        self._attributed_ns = 0
+        self._seen: set[tuple[int, ...]] = set()
+        self._thread = threading.Thread(target=self._run, name="fake-engine")
+
+    def start(self) -> None:
+        self._started_unix_ns, self._started_ns = time.time_ns(), time.monotonic_ns()
+        self._thread.start()
+
+    def submit(self, request: Request, on_progress: Callable[[Progress], None]) -> None:
+        if bytes(request.prompt_token_ids) == b"unbearable":
+            raise RequestRefused("this prompt is unbearable; send another")
+        with self._lock:
+            if len(self._work) >= self.max_waiting:
+                raise EngineOverloaded("too many requests are waiting; try again later")
+            self.requests.append(request)
+            self._work.append(_Work(request, on_progress))
+            self._lock.notify()
+
+    def cancel(self, request_id: str) -> None:
+        with self._lock:
+            self._to_cancel.add(request_id)
+            self._lock.notify()
+
+    def hold(self) -> None:
+        """Take requests and cancel them, and compute nothing."""
+        with self._lock:
+            self._is_held = True
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._is_held = False
+            self._lock.notify()
+
+    @property
+    def open(self) -> int:
+        """Requests that it has not finished."""
+        with self._lock:
+            return len(self._work)
+
+    def clock(self) -> DeviceClock:
+        with self._lock:
+            wall_ns = time.monotonic_ns() - self._started_ns
+            idle_ns = wall_ns - self._attributed_ns
+            return DeviceClock(self._started_unix_ns, wall_ns, self._attributed_ns, 0, idle_ns)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._is_stopped = True
+            self._lock.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_stopped:
+            with self._lock:
+                self._lock.wait_for(self._has_something_to_do)
+                self._let_leave(self._to_cancel)
+                if self._work and not self._is_held:
+                    self._step()
+        with self._lock:
+            self._let_leave({each.request.request_id for each in self._work})
+
+    def _has_something_to_do(self) -> bool:
+        return self._is_stopped or bool(self._to_cancel) or bool(self._work and not self._is_held)
+
+    def _let_leave(self, request_ids: set[str]) -> None:
+        for work in [each for each in self._work if each.request.request_id in request_ids]:
+            self._finish(work, FinishReason.CANCELLED, "")
+        self._to_cancel = set()
+
+    def _step(self) -> None:
+        began_ns = time.monotonic_ns()
+        batch = tuple(self._work)
+        for work in batch:
+            work.scheduled_ns = work.scheduled_ns or began_ns
+            work.answer += _next_letter(work)
+            work.first_token_ns = work.first_token_ns or time.monotonic_ns()
+        busy_ns = time.monotonic_ns() - began_ns
+        self._attributed_ns += busy_ns
+        for place, work in enumerate(batch):
+            work.device_ns += busy_ns // len(batch) + (place < busy_ns % len(batch))
+            self._tell(work)
+
+    def _tell(self, work: _Work) -> None:
+        how = work.request.sampling
+        if self.fails_on in bytes(work.request.prompt_token_ids).decode():
+            self._finish(work, FinishReason.ERROR, "the fake was told to fail")
+        elif work.answer.endswith("\n") and not how.ignore_eos:
+            self._finish(work, FinishReason.STOP, work.answer[work.shown : -1])
+        elif any(stop in work.answer for stop in how.stop):
+            end = min(work.answer.index(stop) for stop in how.stop if stop in work.answer)
+            self._finish(work, FinishReason.STOP, work.answer[work.shown : end])
+        elif len(work.answer) == how.max_tokens:
+            self._finish(work, FinishReason.LENGTH, work.answer[work.shown :])
+        else:
+            self._show(work)
+
+    def _show(self, work: _Work) -> None:
+        # what may be the beginning of a stop text is held back
+        held = max((len(stop) - 1 for stop in work.request.sampling.stop), default=0)
+        upto = max(len(work.answer) - held, work.shown)
+        text, work.shown = work.answer[work.shown : upto], upto
+        work.on_progress(Progress(work.request.request_id, (ord(work.answer[-1]),), text))
+
+    def _finish(self, work: _Work, reason: FinishReason, text: str) -> None:
+        self._work.remove(work)
+        prompt = tuple(work.request.prompt_token_ids)
+        finished = Finished(
+            reason=reason,
+            prompt_tokens=len(prompt),
+            output_tokens=len(work.answer),
+            arrived_ns=work.request.arrived_ns,
+            scheduled_ns=work.scheduled_ns,
+            first_token_ns=work.first_token_ns,
+            finished_ns=time.monotonic_ns(),
+            device_ns=work.device_ns,
+            device_ns_marginal=work.device_ns // 2,
+            device_ns_alone=work.device_ns * 2,
+            prefix_repeated_tokens=0,
+            request_repeated=prompt in self._seen,
+            error="the fake was told to fail" if reason is FinishReason.ERROR else "",
+        )
+        self._seen.add(prompt)
+        work.on_progress(Progress(work.request.request_id, (), text, finished))
+
+
+def _next_letter(work: _Work) -> str:
+    prompt = bytes(work.request.prompt_token_ids).decode()
+    if END_OF_ANSWER in prompt:
+        return "xyz\n"[min(len(work.answer), 3)]
+    last = (prompt + work.answer)[-1]
+    return chr((ord(last) - ord("a") + 1) % 26 + ord("a"))
+
+
+class ListRecorder:
+    """Keeps the records of calls that are over."""
+
+    def __init__(self) -> None:
+        self.calls: list[CallRecord] = []
+
+    def record(self, call: CallRecord) -> None:
+        self.calls.append(call)
+
+    def counts(self) -> Counts:
+        return Counts(len(self.calls), 0, 0)
