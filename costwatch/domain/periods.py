@@ -1,0 +1,103 @@
+"""Periods of time: aware, half open, and in somebody's time zone, also over a change to summer time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From start, included, to end, excluded; kept in UTC. Raises ValueError for naive or reversed edges."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for edge in (self.start, self.end):
+            if edge.tzinfo is None:
+                raise ValueError(
+                    f"{edge.isoformat()}: expected a time with its zone, such as +00:00"
+                )
+        if self.start >= self.end:
+            raise ValueError(
+                f"{self.start.isoformat()} to {self.end.isoformat()}: expected the start before the end"
+            )
+        object.__setattr__(self, "start", self.start.astimezone(UTC))
+        object.__setattr__(self, "end", self.end.astimezone(UTC))
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    @property
+    def length(self) -> timedelta:
+        return self.end - self.start
+
+    def dates(self, time_zone: str) -> list[date]:
+        """The days that the period touches, as they are called in the time zone."""
+        zone = ZoneInfo(time_zone)
+        first = self.start.astimezone(zone).date()
+        last = (self.end - timedelta(microseconds=1)).astimezone(zone).date()
+        return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+    def days(self, time_zone: str) -> Iterator[Period]:
+        """The period cut at the time zone's midnights; the days of a change to or from summer time are 23 and 25 hours."""
+        for day in self.dates(time_zone):
+            whole = day_of(day, time_zone)
+            yield Period(max(whole.start, self.start), min(whole.end, self.end))
+
+
+def day_of(day: date | datetime, time_zone: str) -> Period:
+    """The whole day in the time zone; of a moment, the day that it falls on there."""
+    first = _date(day, time_zone)
+    return Period(_midnight(first, time_zone), _midnight(first + timedelta(days=1), time_zone))
+
+
+def month_of(day: date | datetime, time_zone: str) -> Period:
+    """The whole calendar month in the time zone; of a moment, the month that it falls in there."""
+    first = _date(day, time_zone).replace(day=1)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return Period(_midnight(first, time_zone), _midnight(following, time_zone))
+
+
+def next_month(month: Period, time_zone: str) -> Period:
+    return month_of(month.end, time_zone)
+
+
+def previous_month(month: Period, time_zone: str) -> Period:
+    return month_of(month.start - timedelta(microseconds=1), time_zone)
+
+
+def month_named(name: str, time_zone: str) -> Period:
+    """The month that is written 2026-11. Raises ValueError."""
+    try:
+        year, month = name.split("-")
+        if len(year) != 4 or len(month) != 2:
+            raise ValueError
+        return month_of(date(int(year), int(month), 1), time_zone)
+    except ValueError:
+        raise ValueError(f"month {name!r}: expected year and month, such as 2026-11") from None
+
+
+def name_of_month(month: Period, time_zone: str) -> str:
+    return f"{month.start.astimezone(ZoneInfo(time_zone)):%Y-%m}"
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The whole UTC hour in which a moment lies: what rollups, prices and rules are cut at."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _date(day: date | datetime, time_zone: str) -> date:
+    if not isinstance(day, datetime):
+        return day
+    if day.tzinfo is None:
+        raise ValueError(f"{day.isoformat()}: expected a time with its zone, such as +00:00")
+    return day.astimezone(ZoneInfo(time_zone)).date()
+
+
+def _midnight(day: date, time_zone: str) -> datetime:
+    # Where a change to summer time skips midnight, this is the moment of the change: no second is lost or doubled.
+    return datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
