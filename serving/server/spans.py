@@ -8,9 +8,8 @@ caller_of       who called, from the headers: the parent span, and who pays
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import unquote_plus
 
-from opentelemetry import baggage
-from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -66,8 +65,14 @@ class CallRecord:
 def caller_of(headers: Mapping[str, str]) -> tuple[Context, dict[str, Attribute]]:
     """The context with the caller's span, and who pays as the caller's baggage says."""
     context = TraceContextTextMapPropagator().extract(headers, context=Context())
-    carried = baggage.get_all(W3CBaggagePropagator().extract(headers, context=Context()))
-    return context, {name: str(carried[name]) for name in _WHO_PAYS if carried.get(name)}
+    carried = _baggage(headers.get("baggage", ""))
+    return context, {name: carried[name] for name in _WHO_PAYS if carried.get(name)}
+
+
+def _baggage(header: str) -> dict[str, str]:
+    """name → value, without the properties, which OpenTelemetry's own reader leaves at the end of the value."""
+    members = (member.partition(";")[0].partition("=") for member in header.split(","))
+    return {unquote_plus(name).strip(): unquote_plus(value).strip() for name, _, value in members}
 
 
 def attributes_of(call: CallRecord, device: Device) -> dict[str, Attribute]:
