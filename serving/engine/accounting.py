@@ -29,7 +29,7 @@ _HUBER_ROUNDS = 8
 _HUBER_WIDTH = (
     1.345  # in robust standard deviations: 95 % as efficient as least squares without outliers
 )
-_WEIGHT_SCALE = 2**16  # weights are whole numbers; this keeps fractions of a nanosecond
+_WEIGHT_SCALE = 2**40  # weights are whole numbers: a step is shared to the 10⁻¹² part
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,9 @@ def attribute(
     predicted = fixed + sum(own.values())
     if predicted <= 0:
         return {key: Share(ns, 0, step_ns) for key, ns in _evenly(step_ns, works).items()}
-    weights = {key: round((fixed / len(own) + ns) * _WEIGHT_SCALE) for key, ns in own.items()}
+    weights = {
+        key: round((fixed / len(own) + ns) / predicted * _WEIGHT_SCALE) for key, ns in own.items()
+    }
     scale = step_ns / predicted
     return {
         key: Share(
@@ -175,10 +177,10 @@ def fit(features: Floats, step_ns: Floats) -> Coefficients:
 
 
 def _huber_weights(errors: Floats) -> Floats:
-    spread = (
-        float(np.median(np.abs(errors))) * 1.4826 + 1e-9
-    )  # a normal's deviation from its median
-    return np.minimum(1.0, _HUBER_WIDTH * spread / np.maximum(np.abs(errors), 1e-12))
+    sizes = np.abs(errors)
+    spread = 1.4826 * float(np.median(sizes)) + 1e-9  # a normal's deviation, from its median
+    weights: Floats = np.minimum(1.0, _HUBER_WIDTH * spread / np.maximum(sizes, 1e-12))
+    return weights
 
 
 def _non_negative_least_squares(relative: Floats, weights: Floats) -> Floats:

@@ -83,13 +83,18 @@ class _EventTimer:
     """A GPU's own clock. Tokens have arrived when this is stopped, so there is next to nothing to wait for."""
 
     def __init__(self) -> None:
-        self._began, self._ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._began, self._ended = _event(), _event()
         self._began.record()
 
     def stop_ns(self) -> int:
         self._ended.record()
         self._ended.synchronize()
-        return round(self._began.elapsed_time(self._ended) * 1e6)
+        elapsed_ms: float = self._began.elapsed_time(self._ended)
+        return round(elapsed_ms * 1e6)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def _timer(device: torch.device) -> _ClockTimer | _EventTimer:

@@ -116,4 +116,4 @@ def _hugging_face_name(name: str) -> tuple[str, str]:
 
 def _half_split(rows: Tensor, heads: int) -> Tensor:
     """GGUF interleaves the two halves of each head for its rotary kernel; put them one behind the other again."""
-    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+    return rows.reshape(heads, -1, 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
