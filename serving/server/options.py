@@ -59,10 +59,20 @@ class _Parser:
 
     def add(self, name: str, kind: Callable[[str], object], default: object, help: str) -> None:
         variable = _ENV + name.removeprefix("--").replace("-", "_").upper()
-        value = self._environment.get(variable) or default
+        said = self._environment.get(variable)
         self._parser.add_argument(
-            name, type=kind, default=value, required=value is None and name == "--model", help=help
+            name,
+            type=kind,
+            default=self._converted(variable, said, kind) if said else default,
+            required=name == "--model" and not said,
+            help=help,
         )
+
+    def _converted(self, variable: str, said: str, kind: Callable[[str], object]) -> object:
+        try:
+            return kind(said)
+        except argparse.ArgumentTypeError as error:
+            self._parser.error(f"{variable}={error}")
 
     def read(self, arguments: Sequence[str]) -> ServeOptions:
         parsed = vars(self._parser.parse_args(arguments))

@@ -1,11 +1,14 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
+import torch
 
 from serving.server.app import build_app
 from tests.serving.server.fakes import SERVED, FakeEngine, ListRecorder
 from tests.serving.server.serving_here import Receiver, RunningServer, running
+from tests.serving.server.tiny_model import write_tiny_model
 
 
 @pytest.fixture
@@ -38,3 +41,9 @@ def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     yield receiver
     receiver.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("tiny-model"))

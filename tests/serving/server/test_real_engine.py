@@ -1,0 +1,153 @@
+"""The server over the real engine, with a model of a few thousand random weights."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+
+from collectors import semconv
+from serving.engine.engine import Engine, EngineConfig
+from serving.server.app import build_app
+from serving.server.run import device_of, served_model
+from serving.server.telemetry import Telemetry
+from serving.weights import load
+from tests.serving.server.fakes import ListRecorder
+from tests.serving.server.serving_here import Receiver, RunningServer, eventually, running, said
+from tests.serving.server.tiny_model import CONTEXT_TOKENS
+
+MESSAGES: Any = [{"role": "user", "content": "what the team requests of the model"}]
+GREEDY: dict[str, Any] = {"model": "tiny", "temperature": 0}
+
+
+@pytest.fixture
+def url(tiny_model: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(_running(tiny_model)).url
+
+
+@contextlib.contextmanager
+def _running(tiny_model: Path) -> Iterator[RunningServer]:
+    loaded = load(str(tiny_model), dtype=torch.float32, cache_dir=None)
+    engine = Engine(loaded, EngineConfig())
+    engine.start()
+    telemetry = Telemetry(device_of(loaded), engine.clock)
+    try:
+        with running(build_app(served_model(loaded, engine, "tiny"), engine, telemetry)) as server:
+            yield server
+    finally:
+        engine.stop()
+        telemetry.close()
+
+
+@pytest.mark.parametrize(
+    "how", [{"max_tokens": 12}, {"max_tokens": 12, "seed": 5, "temperature": 1}]
+)
+def test_streamed_or_whole_it_is_the_same_answer_and_usage(url: str, how: Any) -> None:
+    asked = {**GREEDY, "messages": MESSAGES, **how}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        whole = client.chat.completions.create(**asked)
+        *chunks, last = client.chat.completions.create(
+            **asked, stream=True, stream_options={"include_usage": True}
+        )
+    assert "".join(chunk.choices[0].delta.content for chunk in chunks) == (
+        whole.choices[0].message.content
+    )
+    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert last.usage == whole.usage
+    assert whole.usage.completion_tokens == 12
+
+
+def test_a_prompt_in_text_and_in_token_ids_is_answered_alike(url: str, tiny_model: Path) -> None:
+    tokenizer = load(str(tiny_model), dtype=torch.float32, cache_dir=None).tokenizer
+    token_ids = tokenizer.encode("the answer")
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer = client.completions.create(**GREEDY, prompt=["the answer"])
+        same = client.completions.create(**GREEDY, prompt=token_ids)
+    assert answer.choices[0].text == same.choices[0].text
+    assert answer.usage == same.usage
+
+
+def test_the_context_is_a_limit_on_the_prompt_and_an_end_of_the_answer(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(**GREEDY, prompt=[5] * CONTEXT_TOKENS)
+        assert caught.value.code == "context_length_exceeded"
+        answer = client.completions.create(
+            **GREEDY, prompt=[5] * 250, max_tokens=100, extra_body={"ignore_eos": True}
+        )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens <= CONTEXT_TOKENS
+
+
+def test_under_load_the_spans_sum_to_what_the_clients_saw_and_the_device_spent(
+    tiny_model: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    with _running(tiny_model) as server:
+        usages = asyncio.run(_load(server.url))
+    spans = [said(span.attributes) for span in receiver.spans()]
+    whole = [
+        span
+        for span in spans
+        if semconv.ERROR_TYPE not in span and span[semconv.OPERATION_NAME] == "text_completion"
+    ]
+    assert len(spans) == 24
+    assert sum(span[semconv.USAGE_INPUT_TOKENS] for span in whole) == sum(u[0] for u in usages)
+    assert sum(span[semconv.USAGE_OUTPUT_TOKENS] for span in whole) == sum(u[1] for u in usages)
+    points = receiver.points(semconv.DEVICE_TIME)[-1]
+    by_state = {said(p.attributes)[semconv.DEVICE_STATE]: p.as_int for p in points}
+    assert sum(span.get(semconv.DEVICE_NS, 0) for span in spans) == by_state["attributed"] > 0
+    assert sum(by_state.values()) == points[0].time_unix_nano - points[0].start_time_unix_nano
+    assert by_state["unattributed"] > 0, "the warm-up was for nobody"
+
+
+async def _load(url: str) -> list[tuple[int, int]]:
+    """16 answers, 4 refusals, 4 streams that are left; what the answers said they took."""
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        answers = [
+            client.completions.create(
+                **GREEDY, prompt="the team " * (n + 1), max_tokens=10 + n, extra_body={"top_k": 1}
+            )
+            for n in range(16)
+        ]
+        refusals = [client.completions.create(model="x", prompt="a") for _ in range(4)]
+        leaving = [_leave(client) for _ in range(4)]
+        found = await asyncio.gather(*answers, *refusals, *leaving, return_exceptions=True)
+    usages = [each.usage for each in found[:16]]
+    assert all(isinstance(each, openai.NotFoundError) for each in found[16:20])
+    return [(usage.prompt_tokens, usage.completion_tokens) for usage in usages]
+
+
+async def _leave(client: openai.AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        **GREEDY, messages=MESSAGES, stream=True, extra_body={"ignore_eos": True}
+    )
+    async with stream:
+        await anext(aiter(stream))
+
+
+def test_an_engine_is_free_again_when_a_client_has_left(tiny_model: Path) -> None:
+    loaded = load(str(tiny_model), dtype=torch.float32, cache_dir=None)
+    engine = Engine(loaded, EngineConfig())
+    engine.start()
+    recorder = ListRecorder()
+    try:
+        with running(build_app(served_model(loaded, engine, "tiny"), engine, recorder)) as server:
+            asyncio.run(_one_leaves(server.url))
+            eventually(lambda: recorder.calls, "the record of who left")
+            assert engine.stats().running == engine.stats().waiting == 0
+            assert engine.stats().kv_blocks_used == 0
+    finally:
+        engine.stop()
+
+
+async def _one_leaves(url: str) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        await _leave(client)
