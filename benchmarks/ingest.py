@@ -53,15 +53,17 @@ def _service(data_dir: Path) -> Iterator[tuple[str, int, str]]:
     with ExitStack() as stack:
         url = stack.enter_context(running(data_dir / "postgres"))
         install_pgmq(url)
-        os.environ.update(DATABASE_URL=url, COSTWATCH_SECRET_KEY="benchmark", COSTWATCH_LOG_LEVEL="WARNING")
+        os.environ.update(
+            DATABASE_URL=url, COSTWATCH_SECRET_KEY="benchmark", COSTWATCH_LOG_LEVEL="WARNING"
+        )
         _costwatch("migrate", "--verbosity", "0")
         _costwatch("create_organization", "Benchmark")
         key = _costwatch("create_key", "--organization", "Benchmark")
         port = _free_port()
         stack.enter_context(
             _process(
-                "granian", "--interface", "wsgi", "--port", str(port), "--blocking-threads", "4",
-                "--log-level", "warning", "costwatch.attribution.receive:application",
+                "gunicorn", "--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--threads", "4",
+                "--no-control-socket", "--log-level", "warning", "costwatch.attribution.receive:application",
             )
         )  # fmt: skip
         stack.enter_context(
@@ -152,7 +154,9 @@ def _body() -> bytes:
     return message.SerializeToString()
 
 
-def _round(url: str, port: int, key: str, options: argparse.Namespace) -> tuple[float, float, float]:
+def _round(
+    url: str, port: int, key: str, options: argparse.Namespace
+) -> tuple[float, float, float]:
     """Calls per second until visible and until acknowledged, and rows per second of COPY, of one round."""
     bodies = [_body() for _ in range(options.bodies)]
     calls = SPANS * len(bodies)
@@ -195,8 +199,8 @@ def _copy(connection: psycopg.Connection, calls: int) -> float:
     """Rows per second of writing the round's ledger rows once more, with COPY and nothing else."""
     connection.execute("CREATE TABLE IF NOT EXISTS bare (LIKE attribution_entry)")
     connection.execute("TRUNCATE bare")
-    newest = f"SELECT * FROM attribution_entry ORDER BY batch_id DESC LIMIT {calls}"
-    rows = connection.execute(newest).fetchall()
+    newest = "SELECT * FROM attribution_entry ORDER BY batch_id DESC LIMIT %s"
+    rows = connection.execute(newest, [calls]).fetchall()
     begun = time.perf_counter()
     with connection.cursor().copy("COPY bare FROM STDIN") as copy:
         for row in rows:
@@ -205,7 +209,9 @@ def _copy(connection: psycopg.Connection, calls: int) -> float:
 
 
 def _print(rounds: Sequence[tuple[float, float, float]], options: argparse.Namespace) -> None:
-    visible, acknowledged, copied = (statistics.median(column) for column in zip(*rounds, strict=True))
+    visible, acknowledged, copied = (
+        statistics.median(column) for column in zip(*rounds, strict=True)
+    )
     ratios = [round_[0] / round_[2] for round_ in rounds]
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()}, "
           f"Python {platform.python_version()}: {options.rounds} rounds of {options.bodies} bodies "
@@ -216,7 +222,9 @@ def _print(rounds: Sequence[tuple[float, float, float]], options: argparse.Names
     print(f"| calls/s, first byte to visible in the rollups | {visible:,.0f} |")
     print(f"| calls/s, first byte to acknowledged | {acknowledged:,.0f} |")
     print(f"| rows/s, raw COPY of the same ledger rows | {copied:,.0f} |")
-    print(f"| visible / COPY | {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |")
+    print(
+        f"| visible / COPY | {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) |"
+    )
 
 
 if __name__ == "__main__":

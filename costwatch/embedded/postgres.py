@@ -27,6 +27,7 @@ from functools import cached_property
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -93,7 +94,7 @@ def prepare(data_dir: Path) -> Cluster:
         cluster = Cluster(**json.loads(said.read_text()))
         binaries = str(_binaries(data_dir))
         moved = cluster.binaries != binaries
-        if _running_pid(cluster) is None and not _is_free(cluster.port):
+        if _running_pid(cluster) is None and not is_free(cluster.port):
             cluster = Cluster(binaries, cluster.folder, _free_port(), cluster.password)
         elif moved:
             cluster = Cluster(binaries, cluster.folder, cluster.port, cluster.password)
@@ -101,7 +102,7 @@ def prepare(data_dir: Path) -> Cluster:
             return cluster
     else:
         cluster = _make(data_dir)
-    _write_private(said, json.dumps(asdict(cluster)))
+    write_private(said, json.dumps(asdict(cluster)))
     return cluster
 
 
@@ -150,13 +151,12 @@ def running(data_dir: Path, *, durable: bool = True) -> Iterator[str]:
     cluster = prepare(data_dir)
     extra = () if durable else [f"-c{name}={value}" for name, value in _NOT_DURABLE.items()]
     _forget_dead(cluster)
-    user = _user()
     server = subprocess.Popen(
         cluster.server(extra),
         cwd=cluster.folder,
         stdout=subprocess.DEVNULL,
         stderr=(data_dir / "postgres.log").open("a"),
-        **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),
+        **_as(_user()),
     )
     try:
         wait_ready(cluster)
@@ -175,28 +175,34 @@ def _make(data_dir: Path) -> Cluster:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, mode=0o700)
     password_file = folder.parent / "password"
-    _write_private(password_file, password)
+    write_private(password_file, password)
     _own(folder, password_file)
     try:
         _as_user(
-            [str(binaries / "initdb"), "-N", "-D", str(folder), "-U", _USER, "-E", "UTF8"]
-            + ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
-            + ["--auth=scram-sha-256", f"--pwfile={password_file}"]
+            [
+                *(str(binaries / "initdb"), "-N", "-D", str(folder), "-U", _USER, "-E", "UTF8"),
+                *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+                *("--auth=scram-sha-256", f"--pwfile={password_file}"),
+            ]
         )
     finally:
         password_file.unlink()
     return Cluster(str(binaries), str(folder), _free_port(), password)
 
 
+def _as(user: pwd.struct_passwd | None) -> dict[str, Any]:
+    """How subprocess starts something as that user."""
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+
+
 def _as_user(command: Sequence[str]) -> None:
-    user = _user()
     done = subprocess.run(
         command,
         cwd="/",
         capture_output=True,
         text=True,
         check=False,
-        **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),
+        **_as(_user()),
     )
     if done.returncode:
         raise PostgresFailed(f"{Path(command[0]).name} failed: {done.stderr or done.stdout}")
@@ -271,7 +277,8 @@ def _forget_dead(cluster: Cluster) -> None:
         (Path(cluster.folder) / "postmaster.pid").unlink(missing_ok=True)
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of loopback."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -287,7 +294,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
     half = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     with os.fdopen(os.open(half, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         file.write(text)

@@ -122,7 +122,11 @@ class Stack:
             [sys.executable, "-m", "costwatch", *arguments],
             capture_output=True,
             text=True,
-            env={**self.environment, "DATABASE_URL": self.database_url(), "COSTWATCH_SECRET_KEY": "x"},
+            env={
+                **self.environment,
+                "DATABASE_URL": self.database_url(),
+                "COSTWATCH_SECRET_KEY": "x",
+            },
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -138,7 +142,9 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, mailbox: tuple[Mailbox, int]) -> Iterator[Stack]:
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, mailbox: tuple[Mailbox, int]
+) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     environment = {
         name: value
@@ -147,9 +153,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, mailbox: tuple[Mailbox, int]
     }
     environment |= {
         "EMAIL_URL": f"smtp://127.0.0.1:{mailbox[1]}",
-        "COSTWATCH_MODEL_CACHE": os.environ.get(
-            "COSTWATCH_MODEL_CACHE", str(folder / "models")
-        ),
+        "COSTWATCH_MODEL_CACHE": os.environ.get("COSTWATCH_MODEL_CACHE", str(folder / "models")),
         "PYTHONUNBUFFERED": "1",
     }
     stack = Stack(folder / "data", environment)
@@ -275,7 +279,7 @@ def test_ctrl_c_stops_every_process_and_a_second_start_keeps_the_data(stack: Sta
     started = psutil.Process(stack.process.pid).children(recursive=True)
     assert len(started) >= 6
     stack.down()
-    gone, alive = psutil.wait_procs(started, timeout=20)
+    _, alive = psutil.wait_procs(started, timeout=20)
     assert not alive, [process.cmdline() for process in alive]
     stack.up()
     token = stack.command("create_token", "--organization", "Acme", "--email", "fin@example.org")

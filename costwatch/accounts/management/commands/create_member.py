@@ -21,7 +21,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--organization", required=True)
         parser.add_argument("--email", required=True)
-        parser.add_argument("--role", choices=Membership.Role.values, default=Membership.Role.MEMBER)
+        parser.add_argument(
+            "--role", choices=Membership.Role.values, default=Membership.Role.MEMBER
+        )
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:

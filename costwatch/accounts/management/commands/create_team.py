@@ -13,7 +13,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name")
         parser.add_argument("--organization", required=True)
-        parser.add_argument("--parent", default="", help="slug of the department that it belongs to")
+        parser.add_argument(
+            "--parent", default="", help="slug of the department that it belongs to"
+        )
         parser.add_argument("--cost-centre", default="")
 
     def handle(self, *args: Any, **options: Any) -> None:
