@@ -197,7 +197,8 @@ def _non_negative_least_squares(relative: Floats, weights: Floats) -> Floats:
         if part.min() >= 0 and loss < best_loss - 1e-9 * weights.sum():
             best, best_loss = np.zeros(4), loss
             best[support] = part
-    return best / size
+    unscaled: Floats = best / size
+    return unscaled
 
 
 _SUPPORTS = [list(some) for count in range(1, 5) for some in combinations(range(4), count)]

@@ -1,0 +1,221 @@
+"""The engine from the outside: answers, threads, faults."""
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from serving.engine.engine import Engine, EngineConfig
+from serving.engine.loop import StepResult
+from serving.engine.request import (
+    EngineOverloaded,
+    FinishReason,
+    Progress,
+    Request,
+    RequestRefused,
+    SamplingParams,
+)
+from serving.engine.scheduler import Slice
+from serving.weights import LoadedModel
+from tests.serving.engine.asking import Answers, an_engine, ask, reference_answer
+
+
+def greedy(max_tokens: int = 24) -> SamplingParams:
+    return SamplingParams(max_tokens=max_tokens, temperature=0.0)
+
+
+def a_request(
+    request_id: str = "r", prompt: Sequence[int] = (1, 2, 3), **sampling: object
+) -> Request:
+    params = {"max_tokens": 200, "temperature": 0.0, "ignore_eos": True, **sampling}
+    return Request(request_id, prompt, SamplingParams(**params), time.monotonic_ns())  # type: ignore[arg-type]
+
+
+def some_prompts(count: int) -> list[list[int]]:
+    """Mixed lengths: one token, a few, several chunks."""
+    dice = random.Random(11)
+    lengths = [1, 2, 3, 17, 31, 64, 90, 5, 48, 33][:count]
+    return [[dice.randrange(256) for _ in range(length)] for length in lengths]
+
+
+def test_greedy_answers_are_those_of_transformers_alone_and_together(
+    tiny: LoadedModel, tiny_reference: LlamaForCausalLM
+) -> None:
+    prompts = some_prompts(8)
+    right = [reference_answer(tiny_reference, prompt, 24) for prompt in prompts]
+    with an_engine(tiny, max_batch_tokens=40, block_tokens=8) as engine:
+        alone = [ask(engine, [prompt], [greedy()])[0] for prompt in prompts]
+        together = ask(engine, prompts, [greedy()] * len(prompts))
+    assert alone == right
+    assert together == right
+
+
+def test_a_preempted_request_gives_the_same_answer(
+    tiny: LoadedModel, tiny_reference: LlamaForCausalLM
+) -> None:
+    prompts = some_prompts(7)
+    with an_engine(tiny, kv_blocks=16, block_tokens=8) as engine:
+        answers = ask(engine, prompts, [greedy()] * len(prompts))
+        assert engine.stats().preemptions > 0
+        assert engine.stats().kv_blocks_used == 0
+    assert answers == [reference_answer(tiny_reference, prompt, 24) for prompt in prompts]
+
+
+def test_the_same_seed_gives_the_same_answer_beside_anybody(tiny: LoadedModel) -> None:
+    prompts = some_prompts(6)
+    dice = SamplingParams(max_tokens=20, temperature=0.9, top_p=0.95, seed=42)
+    others = [SamplingParams(max_tokens=15, temperature=1.2, seed=i) for i in range(5)]
+    with an_engine(tiny, max_batch_tokens=40) as engine:
+        (alone,) = ask(engine, prompts[:1], [dice])
+        beside = ask(engine, prompts, [dice, *others])
+        (other_seed,) = ask(engine, prompts[:1], [SamplingParams(20, 0.9, 0.95, seed=43)])
+    assert beside[0] == alone
+    assert other_seed != alone
+
+
+def test_the_text_is_the_tokens_text(tiny: LoadedModel) -> None:
+    with an_engine(tiny) as engine:
+        answers = Answers()
+        engine.submit(a_request(max_tokens=40), answers)
+        answers.wait(1)
+    assert answers.text("r") == tiny.tokenizer.decode(answers.tokens("r"))
+
+
+def test_time_is_conserved_and_the_warm_up_is_nobodys(tiny: LoadedModel) -> None:
+    with an_engine(tiny) as engine:
+        assert engine.clock().unattributed_ns > 0
+        assert engine.clock().attributed_ns == 0
+        answers = Answers()
+        for number, prompt in enumerate(some_prompts(6)):
+            engine.submit(a_request(str(number), prompt, max_tokens=10), answers)
+        answers.wait(6)
+        clock = engine.clock()
+    ends = [answers.finished(str(number)) for number in range(6)]
+    assert sum(end.device_ns for end in ends) == clock.attributed_ns
+    assert clock.attributed_ns + clock.unattributed_ns + clock.idle_ns == clock.wall_ns
+    assert all(end.device_ns_marginal <= end.device_ns <= end.device_ns_alone for end in ends)
+
+
+def test_a_cancelled_request_ends_and_the_others_go_on(tiny: LoadedModel) -> None:
+    with an_engine(tiny) as engine:
+        answers = Answers()
+
+        def cancel_at_first_token(progress: Progress) -> None:
+            answers(progress)
+            if progress.finished is None:
+                engine.cancel(progress.request_id)
+
+        engine.submit(a_request("leaves"), cancel_at_first_token)
+        engine.submit(a_request("stays", max_tokens=20), answers)
+        answers.wait(2)
+    assert answers.finished("leaves").reason == FinishReason.CANCELLED
+    assert answers.finished("stays").output_tokens == 20
+
+
+def test_stopping_ends_everybody_who_waits(tiny: LoadedModel) -> None:
+    answers = Answers()
+    with an_engine(tiny, max_batch_requests=1) as engine:
+        for number in range(3):
+            engine.submit(a_request(str(number)), answers)
+    answers.wait(3)
+    assert {answers.finished(str(n)).reason for n in range(3)} == {FinishReason.CANCELLED}
+    with pytest.raises(EngineOverloaded, match="stopping"):
+        engine.submit(a_request(), answers)
+    engine.stop()
+
+
+def test_a_prompt_that_cannot_fit_is_refused_at_the_door(tiny: LoadedModel) -> None:
+    with an_engine(tiny, kv_blocks=4) as engine, pytest.raises(RequestRefused, match="at most 63"):
+        engine.submit(a_request(prompt=[1] * 64), Answers())
+
+
+class Breaks:
+    """A runner whose steps fail while `broken` is set, and wait while `gate` is shut."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def attach(self) -> None:
+        """Runs anywhere."""
+
+    def run(self, slices: Sequence[Slice]) -> StepResult:
+        assert self.gate.wait(30)
+        if self.broken:
+            raise RuntimeError("device lost")
+        return StepResult({part.request_id: 7 for part in slices if part.samples}, 10)
+
+
+def test_a_failing_step_ends_its_requests_and_the_engine_lives_on(
+    tiny: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner, answers = Breaks(), Answers()
+    with an_engine(tiny, runner) as engine:
+        runner.broken = True
+        engine.submit(a_request("unlucky"), answers)
+        answers.wait(1)
+        runner.broken = False
+        engine.submit(a_request("later", max_tokens=2), answers)
+        answers.wait(1)
+        clock = engine.clock()
+    unlucky, later = answers.finished("unlucky"), answers.finished("later")
+    assert unlucky.reason == FinishReason.ERROR
+    assert "device lost" in unlucky.error
+    assert later.reason == FinishReason.LENGTH
+    assert unlucky.device_ns + later.device_ns == clock.attributed_ns
+    assert "a step of 1 requests failed" in caplog.text
+
+
+def test_a_listener_that_fails_loses_its_own_request_only(
+    tiny: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = Answers()
+
+    def fails(progress: Progress) -> None:
+        raise OSError("the client hung up")
+
+    with an_engine(tiny, Breaks()) as engine:
+        engine.submit(a_request("gone"), fails)
+        engine.submit(a_request("here", max_tokens=5), answers)
+        answers.wait(1)
+    assert answers.finished("here").reason == FinishReason.LENGTH
+    assert "the client hung up" in caplog.text
+
+
+def test_a_full_engine_says_so_at_once(tiny: LoadedModel) -> None:
+    runner, answers = Breaks(), Answers()
+    with an_engine(tiny, runner, max_batch_requests=1, max_waiting=1) as engine:
+        runner.gate.clear()
+        engine.submit(a_request("runs"), answers)
+        while engine.stats().waiting:
+            time.sleep(0.001)
+        engine.submit(a_request("waits"), answers)
+        with pytest.raises(EngineOverloaded, match="1 requests are waiting already"):
+            engine.submit(a_request("turned away"), answers)
+        runner.gate.set()
+
+
+def test_a_warm_up_that_fails_is_told_at_the_start(tiny: LoadedModel) -> None:
+    runner = Breaks()
+    runner.broken = True
+    engine = Engine(tiny, EngineConfig(kv_blocks=8), runner)
+    with pytest.raises(RuntimeError, match="device lost"):
+        engine.start()
+    engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"threads": 0}, "threads=0: expected at least 1"),
+        ({"kv_blocks": 0}, "kv_blocks=0"),
+        ({"max_batch_tokens": 4, "max_batch_requests": 8}, "every request in a step needs a token"),
+    ],
+)
+def test_sizes_that_make_no_engine_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EngineConfig(**sizes)

@@ -1,0 +1,249 @@
+"""What a client sees, and what a request is charged, whatever the schedule."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.engine.loop import StepLoop
+from serving.engine.request import EngineOverloaded, FinishReason, Request, RequestRefused
+from tests.serving.engine.fakes import (
+    EOS,
+    FakeClock,
+    FakeRunner,
+    Listener,
+    a_loop,
+    a_request,
+    deliver_step,
+    next_token,
+)
+
+BLOCK_TOKENS = 4
+
+
+def answer(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
+    """What the fake model says, by its rule alone."""
+    tokens = list(prompt)
+    for _ in range(max_tokens):
+        tokens.append(next_token(tokens))
+        if tokens[-1] == EOS:
+            break
+    return tokens[len(prompt) :]
+
+
+class Bench:
+    """A loop with a runner, a clock and one listener."""
+
+    def __init__(self, **sizes: int) -> None:
+        self.clock = FakeClock()
+        self.loop: StepLoop = a_loop(self.clock, block_tokens=BLOCK_TOKENS, **sizes)
+        self.runner = FakeRunner(self.clock, BLOCK_TOKENS)
+        self.listener = Listener()
+
+    def submit(self, request: Request) -> None:
+        self.loop.submit(request, self.listener)
+
+    def run(self) -> None:
+        while deliver_step(self.loop, self.runner):
+            pass
+
+    def cancel(self, request_id: str) -> None:
+        for on_progress, progress in self.loop.cancel(request_id):
+            on_progress(progress)
+
+    def charged_ns(self) -> int:
+        """Over everybody, finished or not."""
+        finished = [seen[-1].finished for seen in self.listener.seen.values()]
+        gone = sum(end.device_ns for end in finished if end is not None)
+        return gone + sum(state.device_ns for state in self.loop.scheduler)
+
+    def check(self) -> None:
+        self.loop.scheduler.pool.check_integrity()
+        clock = self.loop.clock()
+        assert clock.attributed_ns + clock.unattributed_ns + clock.idle_ns == clock.wall_ns
+        assert clock.idle_ns >= 0
+        assert clock.attributed_ns == self.charged_ns()
+
+
+prompts = st.lists(st.integers(1, 20), min_size=1, max_size=30).map(tuple)
+moves = st.lists(
+    st.tuples(st.just("submit"), prompts, st.integers(1, 30))
+    | st.tuples(st.just("cancel"), st.integers(0, 12))
+    | st.tuples(st.just("fail"))
+    | st.tuples(st.just("step"), st.integers(1, 5))
+    | st.tuples(st.just("wait"), st.integers(0, 10_000)),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(moves, st.integers(16, 24), st.integers(4, 20), st.integers(1, 4))
+def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
+    moves: list[tuple], blocks: int, max_batch_tokens: int, max_batch_requests: int
+) -> None:
+    bench = Bench(
+        blocks=blocks,
+        max_batch_tokens=max_batch_tokens,
+        max_batch_requests=max_batch_requests,
+        max_waiting=5,
+    )
+    asked: dict[str, Request] = {}
+    for number, (move, *arguments) in enumerate(moves):
+        if move == "submit":
+            request = a_request(f"r{number}", *arguments)
+            try:
+                bench.submit(request)
+                asked[request.request_id] = request
+            except EngineOverloaded:
+                assert bench.loop.scheduler.waiting == 5
+        elif move == "cancel" and asked:
+            bench.cancel(sorted(asked)[arguments[0] % len(asked)])
+        elif move == "fail":
+            _fail_step(bench)
+        elif move == "step":
+            for _ in range(arguments[0]):
+                deliver_step(bench.loop, bench.runner)
+        elif move == "wait":
+            bench.clock.ns += arguments[0]
+        bench.check()
+    bench.run()
+    bench.check()
+    assert bench.loop.scheduler.pool.used_blocks == 0
+    _check_answers(bench, asked)
+
+
+def _fail_step(bench: Bench) -> None:
+    step = bench.loop.begin_step()
+    if step is not None:
+        bench.clock.ns += 123
+        for on_progress, progress in bench.loop.fail_step(step, "out of memory"):
+            on_progress(progress)
+
+
+def _check_answers(bench: Bench, asked: dict[str, Request]) -> None:
+    """Everybody got one end, and the right tokens up to it: preempted or not, beside whomever."""
+    assert bench.listener.seen.keys() == asked.keys()
+    for request_id, request in asked.items():
+        seen = bench.listener.seen[request_id]
+        assert [progress.finished is not None for progress in seen] == [False] * (len(seen) - 1) + [
+            True
+        ]
+        right = answer(tuple(request.prompt_token_ids), request.sampling.max_tokens)
+        tokens = bench.listener.tokens(request_id)
+        assert tokens == right[: len(tokens)]
+        if seen[-1].finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
+            assert tokens == right
+
+
+def test_the_clock_does_not_run_on_while_a_step_is_not_settled() -> None:
+    bench = Bench()
+    bench.submit(a_request())
+    bench.clock.ns += 500
+    step = bench.loop.begin_step()
+    bench.clock.ns += 900
+    assert bench.loop.clock().wall_ns == 500
+    assert step is not None
+    bench.loop.settle_step(step, bench.runner.run(step.slices))
+    bench.check()
+
+
+def test_a_device_that_claims_more_time_than_passed_is_not_believed() -> None:
+    bench = Bench()
+    bench.submit(a_request())
+    step = bench.loop.begin_step()
+    assert step is not None
+    result = bench.runner.run(step.slices)
+    bench.clock.ns = step.began_ns + 10
+    bench.loop.settle_step(step, result)
+    assert bench.loop.clock().attributed_ns == 10
+    assert bench.loop.clock().idle_ns == 0
+
+
+def test_times_on_the_way_are_in_order() -> None:
+    bench = Bench()
+    bench.submit(a_request(max_tokens=3))
+    bench.run()
+    end = bench.listener.seen["r"][-1].finished
+    assert end is not None
+    assert end.arrived_ns < end.scheduled_ns < end.first_token_ns < end.finished_ns
+    assert (end.prompt_tokens, end.output_tokens) == (3, 3)
+    assert end.reason == FinishReason.LENGTH
+
+
+def test_an_end_of_sequence_token_is_counted_and_not_shown() -> None:
+    bench = Bench()
+    prompts = itertools.product(range(1, 20), repeat=3)
+    prompt = next(prompt for prompt in prompts if len(answer(prompt, 9)) == 5)
+    bench.submit(a_request("ends", prompt, max_tokens=9))
+    bench.submit(a_request("goes on", prompt, max_tokens=9, ignore_eos=True))
+    bench.run()
+    ends = bench.listener.seen["ends"][-1].finished
+    assert (ends.reason, ends.output_tokens) == (FinishReason.STOP, 5)
+    assert len(bench.listener.text("ends")) == 4
+    assert bench.listener.seen["goes on"][-1].finished.output_tokens == 9
+
+
+def test_an_answer_ends_where_the_context_is_full() -> None:
+    bench = Bench(context_tokens=10)
+    bench.submit(a_request(prompt=[5, 6, 7], max_tokens=50, ignore_eos=True))
+    bench.run()
+    end = bench.listener.seen["r"][-1].finished
+    assert (end.reason, end.output_tokens) == (FinishReason.LENGTH, 7)
+
+
+def test_a_cancelled_request_ends_with_what_it_cost_so_far() -> None:
+    bench = Bench()
+    bench.submit(a_request(ignore_eos=True))
+    deliver_step(bench.loop, bench.runner)
+    bench.cancel("r")
+    bench.cancel("r")
+    end = bench.listener.seen["r"][-1].finished
+    assert end.reason == FinishReason.CANCELLED
+    assert end.device_ns == bench.loop.clock().attributed_ns > 0
+
+
+def test_a_repeated_prefix_and_a_repeated_request_are_noticed() -> None:
+    bench = Bench()
+    prompt = tuple(range(1, 41))
+    for name, tokens in (("first", prompt), ("again", prompt), ("longer", (*prompt, 3))):
+        bench.submit(a_request(name, tokens))
+        bench.run()
+    ends = {name: seen[-1].finished for name, seen in bench.listener.seen.items()}
+    assert {name: end.prefix_repeated_tokens for name, end in ends.items()} == {
+        "first": 0,
+        "again": 32,
+        "longer": 32,
+    }
+    assert {name: end.request_repeated for name, end in ends.items()} == {
+        "first": False,
+        "again": True,
+        "longer": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prompt": []}, "the prompt is empty"),
+        ({"prompt": [1] * 200}, "has 200 tokens; prompt and answer have room for 200"),
+        ({"prompt": [1_000]}, "the model knows 0 to 999"),
+        ({"max_tokens": 0}, "max_tokens=0: expected at least 1"),
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"top_p": 0.0}, "top_p=0.0: expected above 0"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"stop": ("",)}, "texts that are not empty"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_with_a_reason(wrong: dict, message: str) -> None:
+    bench = Bench()
+    with pytest.raises(RequestRefused, match=message):
+        bench.submit(a_request(**wrong))
+    assert len(bench.loop.scheduler) == 0
+
+
+def test_an_id_is_not_used_twice_at_a_time() -> None:
+    bench = Bench()
+    bench.submit(a_request())
+    with pytest.raises(RequestRefused, match="under way already"):
+        bench.submit(a_request())

@@ -1,0 +1,99 @@
+"""Who computes how much in the next step."""
+
+import pytest
+
+from serving.engine.kv_cache import BlockPool
+from serving.engine.request import EngineOverloaded
+from serving.engine.scheduler import RequestState, Scheduler
+from tests.serving.engine.fakes import a_request
+
+
+def a_scheduler(blocks: int = 64, **sizes: int) -> Scheduler:
+    sizes = {"max_batch_tokens": 16, "max_batch_requests": 4, "max_waiting": 8} | sizes
+    return Scheduler(BlockPool(blocks, block_tokens=4), **sizes)
+
+
+def a_state(request_id: str, prompt_tokens: int) -> RequestState:
+    return RequestState(a_request(request_id, [1] * prompt_tokens), seed=0)
+
+
+def step(scheduler: Scheduler) -> dict[str, int]:
+    """Plan and complete a step: tokens computed by request; who was complete gets its next token."""
+    slices = scheduler.plan()
+    scheduler.advance(slices)
+    states = {state.request_id: state for state in scheduler}
+    for part in slices:
+        if part.samples:
+            states[part.request_id].token_ids.append(9)
+    return {part.request_id: len(part.token_ids) for part in slices}
+
+
+def test_a_long_prompt_is_cut_into_chunks_of_the_budget() -> None:
+    scheduler = a_scheduler()
+    scheduler.add(a_state("long", 40))
+    assert [step(scheduler) for _ in range(4)] == [
+        {"long": 16},
+        {"long": 16},
+        {"long": 8},
+        {"long": 1},
+    ]
+
+
+def test_an_answer_under_way_goes_on_while_a_long_prompt_is_read() -> None:
+    scheduler = a_scheduler()
+    scheduler.add(a_state("chat", 3))
+    step(scheduler)
+    scheduler.add(a_state("document", 40))
+    assert step(scheduler) == {"chat": 1, "document": 15}
+    assert step(scheduler) == {"chat": 1, "document": 15}
+
+
+def test_an_older_prompt_does_not_starve_a_younger_answer() -> None:
+    scheduler = a_scheduler()
+    scheduler.add(a_state("document", 40))
+    scheduler.add(a_state("chat", 8))
+    steps = [step(scheduler) for _ in range(5)]
+    assert steps[2:] == [
+        {"document": 8, "chat": 8},
+        {"document": 1, "chat": 1},
+        {"document": 1, "chat": 1},
+    ]
+
+
+def test_who_came_first_is_let_in_first() -> None:
+    scheduler = a_scheduler(max_batch_requests=2)
+    for name in "abc":
+        scheduler.add(a_state(name, 2))
+    assert list(step(scheduler)) == ["a", "b"]
+    assert scheduler.waiting == 1
+
+
+def test_the_youngest_gives_its_blocks_back_and_comes_back_first() -> None:
+    scheduler = a_scheduler(blocks=4)
+    scheduler.add(a_state("old", 8))
+    scheduler.add(a_state("young", 8))
+    scheduler.add(a_state("newcomer", 1))
+    assert step(scheduler) == {"old": 8, "young": 8}
+    assert step(scheduler) == {"old": 1}  # its ninth token needs a block
+    assert scheduler.preemptions == 1
+    assert [state.request_id for state in scheduler] == ["old", "young", "newcomer"]
+    scheduler.finish(next(iter(scheduler)))
+    assert step(scheduler) == {"young": 9, "newcomer": 1}  # the prompt and its first token again
+
+
+def test_a_full_queue_turns_away_instead_of_growing() -> None:
+    scheduler = a_scheduler(max_waiting=2)
+    for name in "ab":
+        scheduler.add(a_state(name, 2))
+    with pytest.raises(EngineOverloaded, match="2 requests are waiting already"):
+        scheduler.add(a_state("c", 2))
+
+
+def test_a_chunk_reads_the_keys_of_every_token_before_it() -> None:
+    scheduler = a_scheduler()
+    scheduler.add(a_state("long", 20))
+    first = scheduler.plan()
+    scheduler.advance(first)
+    (second,) = scheduler.plan()
+    assert first[0].context_tokens == sum(range(1, 17))
+    assert second.context_tokens == 17 + 18 + 19 + 20
