@@ -46,7 +46,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Who is said to pay, and for what. The most specific wins: the span, its nearest ancestor, the resource."""
+    """Who is said to pay, and for what, by one span or one resource itself.
+
+    The most specific wins: the call's own spans, their nearest ancestor, the resource. Ancestors may come in another
+    body, before or after, so who pays is worked out where all of them are known.
+    """
 
     team: str | None = None
     feature: str | None = None
@@ -74,6 +78,7 @@ class Observation:
     service_name: str = ""
     environment: str = ""
     tags: Tags = field(default_factory=Tags)
+    resource_tags: Tags = field(default_factory=Tags)
     operation: str = ""  # chat, text_completion, embeddings, …
     provider: str = ""
     request_model: str = ""
@@ -105,12 +110,13 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class SpanLink:
-    """A span and its parent (None: a root)."""
+    """A span, its parent (None: a root), and the tags that it hands down."""
 
     trace_id: bytes
     span_id: bytes
     parent_span_id: bytes | None
     start_unix_ns: int
+    tags: Tags = field(default_factory=Tags)
 
 
 @dataclass(frozen=True, slots=True)

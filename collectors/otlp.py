@@ -13,7 +13,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
@@ -33,9 +33,9 @@ from collectors import semconv
 from collectors.dialects.attributes import Found, read_resource, read_span
 from collectors.dialects.recognise import is_about_a_call, observe, scope_of
 from collectors.dialects.table import Scope
-from collectors.dialects.tags import Inheritance, own_tags
+from collectors.dialects.tags import own_tags
 from collectors.dialects.values import clean, plain
-from collectors.observation import Decoded, DeviceTime, Refusal, SpanLink
+from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink, Tags
 
 MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
 PROTOBUF = "application/x-protobuf"
@@ -179,65 +179,51 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
     return spans.decoded()
 
 
-def _read_resource(resource: Resource) -> tuple[Found, dict[str, str]]:
+def _read_resource(resource: Resource) -> tuple[Found, Tags]:
     found, tags = read_resource(resource.attributes)
     return found, own_tags(tags)
 
 
-class _AboutACall(NamedTuple):
-    span: Span
-    link: SpanLink
-    found: Found
-    scope: Scope
-    resource: Found
-    is_wrapper: bool
-
-
 class _Spans:
-    """The spans of one body. Ancestors come after their children, so tags are worked out at the end."""
+    """The spans of one body."""
 
     def __init__(self) -> None:
-        self._about_calls: list[_AboutACall] = []
+        self._observations: list[Observation] = []
         self._links: list[SpanLink] = []
         self._refused: Counter[str] = Counter()
-        self._inheritance = Inheritance()
 
-    def take(
-        self, span: Span, scope: Scope, resource: Found, resource_tags: dict[str, str]
-    ) -> None:
+    def take(self, span: Span, scope: Scope, resource: Found, resource_tags: Tags) -> None:
         trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
         wrong = _what_is_wrong(span, trace_id, span_id, parent_id)
         if wrong:
             self._refused[wrong] += 1
             return
-        is_root = not parent_id or parent_id == _NO_SPAN
+        found, tags = read_span(span.attributes)
         link = SpanLink(
-            trace_id, span_id, None if is_root else parent_id, span.start_time_unix_nano
+            trace_id,
+            span_id,
+            None if not parent_id or parent_id == _NO_SPAN else parent_id,
+            span.start_time_unix_nano,
+            own_tags(tags),
         )
         self._links.append(link)
-        found, tags = read_span(span.attributes)
-        key = trace_id + span_id
-        self._inheritance.add(key, trace_id + parent_id, tags, resource_tags)
         is_call = is_about_a_call(found)
         if is_call is not None:
-            self._about_calls.append(
-                _AboutACall(span, link, found, scope, resource, is_wrapper=not is_call)
+            self._observations.append(
+                observe(
+                    span,
+                    link,
+                    found,
+                    scope,
+                    is_wrapper=not is_call,
+                    resource=resource,
+                    resource_tags=resource_tags,
+                )
             )
 
     def decoded(self) -> Decoded:
         return Decoded(
-            observations=[
-                observe(
-                    about.span,
-                    about.link,
-                    about.found,
-                    about.scope,
-                    self._inheritance.of(about.link.trace_id + about.link.span_id),
-                    is_wrapper=about.is_wrapper,
-                    resource=about.resource,
-                )
-                for about in self._about_calls
-            ],
+            observations=self._observations,
             links=self._links,
             refusals=_refusals(self._refused),
             items=len(self._links) + self._refused.total(),

@@ -53,10 +53,10 @@ def observe(
     link: SpanLink,
     found: Found,
     scope: table.Scope,
-    tags: Tags,
     *,
     is_wrapper: bool,
     resource: Found,
+    resource_tags: Tags,
 ) -> Observation:
     """The observation of a span that is about a call. `found` is used up."""
     scope = _speaker(span, found, scope)
@@ -82,7 +82,8 @@ def observe(
         dialect=scope.dialect,
         vantage=scope.vantage,
         is_wrapper=is_wrapper,
-        tags=tags,
+        tags=link.tags,
+        resource_tags=resource_tags,
         usage=meters.usage,
         provenance=meters.provenance,
         contradiction=meters.contradiction,

@@ -22,13 +22,27 @@ def to_facts(observation: Observation) -> str:
         value = getattr(observation, name)
         if value is None or value == "":
             continue
-        if name == "tags":
-            value = {tag: text for tag in _TAGS if (text := getattr(value, tag))}
+        if name in {"tags", "resource_tags"}:
+            value = _said_tags(value)
         elif name == "usage":
             value = {m: count for m in _USAGE if (count := getattr(value, m)) is not None}
         if value != {}:
             said[name] = value
     return json.dumps(said, separators=(",", ":"), ensure_ascii=False)
+
+
+def link_facts(tags: Tags) -> str | None:
+    """What is kept of a span that is about no call: the tags that it hands down, if any."""
+    said = _said_tags(tags)
+    return json.dumps({"tags": said}, separators=(",", ":"), ensure_ascii=False) if said else None
+
+
+def tags_from(facts: dict[str, Any]) -> Tags:
+    return Tags(**facts.get("tags", {}))
+
+
+def _said_tags(tags: Tags) -> dict[str, str]:
+    return {tag: text for tag in _TAGS if (text := getattr(tags, tag))}
 
 
 def from_facts(
@@ -38,7 +52,8 @@ def from_facts(
     known = {name: value for name, value in said.items() if name in _FIELDS}
     known["vantage"] = Vantage(known["vantage"])
     known["provenance"] = Provenance(known.get("provenance", Provenance.ABSENT))
-    known["tags"] = Tags(**known.get("tags", {}))
+    known["tags"] = tags_from(said)
+    known["resource_tags"] = Tags(**known.get("resource_tags", {}))
     known["usage"] = Usage(**known.get("usage", {}))
     return Observation(
         trace_id=bytes(trace_id), span_id=bytes(span_id), parent_span_id=parent_span_id, **known

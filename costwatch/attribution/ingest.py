@@ -145,6 +145,7 @@ def _observation_row(key: IngestKey, observation: Observation) -> SpanRow:
         key_id=key.pk,
         wraps=observation.is_wrapper,
         observation=observation,
+        tags=observation.tags,
     )
 
 
@@ -155,6 +156,7 @@ def _link_row(link: SpanLink) -> SpanRow:
         span_key=span_key(link.trace_id, link.span_id),
         parent_key=span_key(link.trace_id, parent) if parent else None,
         started_at=datetime(1970, 1, 1, tzinfo=UTC) + micros,
+        tags=link.tags,
     )
 
 

@@ -110,7 +110,7 @@ def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | 
     counted = [one for one in seen if not one.wraps]
     if not counted:
         return None
-    outer = _ranked(counted, _NEAREST_APPLICATION)
+    outer = outermost_first(counted)
     inner = _ranked(counted, _NEAREST_DEVICE)
     told = min(outer, key=_trust).observation
     first = outer[0].observation
@@ -124,6 +124,11 @@ def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | 
         quantities=_quantities(told.usage, inner),
         latencies=_latencies(outer, inner),
     )
+
+
+def outermost_first(seen: Sequence[Seen]) -> list[Seen]:
+    """The application's own view first, the runtime's last."""
+    return _ranked(seen, _NEAREST_APPLICATION)
 
 
 def _ranked(seen: Sequence[Seen], vantages: Sequence[Vantage]) -> list[Seen]:
@@ -163,10 +168,14 @@ def _known(seen: Iterable[Seen], pick: Callable[[Observation], T | None]) -> T |
     return next((value for one in seen if (value := pick(one.observation)) is not None), None)
 
 
-def merged_tags(own: Iterable[Tags], inherited: Iterable[Tags] = ()) -> Tags:
-    """Field by field, the first that says something."""
+def tags_of(outer: Sequence[Seen], inherited: Sequence[Tags] = ()) -> Tags:
+    """Field by field, the first that says something: the call's own spans, those around them, the resource."""
     tags = Tags()
-    for one in (*own, *inherited):
+    for one in (
+        *(seen.observation.tags for seen in outer),
+        *inherited,
+        *(seen.observation.resource_tags for seen in outer),
+    ):
         tags = replace(
             tags,
             team=tags.team or one.team,
@@ -179,7 +188,7 @@ def merged_tags(own: Iterable[Tags], inherited: Iterable[Tags] = ()) -> Tags:
 
 
 def _source(outer: Sequence[Seen], inherited: Sequence[Tags]) -> SourceFacts:
-    tags = merged_tags((one.observation.tags for one in outer), inherited)
+    tags = tags_of(outer, inherited)
     return SourceFacts(
         key_id=outer[0].key_id,
         service_name=outer[0].observation.service_name[:255],

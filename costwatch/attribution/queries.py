@@ -21,17 +21,15 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 
-from collectors.observation import Observation, Vantage
+from collectors.observation import Observation, Tags
 from costwatch.accounts.models import Organization, Team
-from costwatch.attribution.facts import from_facts
-from costwatch.attribution.merge import merged_tags
-from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam, Span
-from costwatch.attribution.spans import REACH
+from costwatch.attribution import spans
+from costwatch.attribution.merge import Seen, outermost_first, tags_of
+from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 
 MAX_CALLS = 1000
-_VANTAGES = list(Vantage)  # client first, server last
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +137,7 @@ def calls(
         started_at__gte=period.start, started_at__lt=period.end
     )
     if team_ids is not None:
-        entries = entries.filter(team_id__in=list(team_ids))
+        entries = entries.filter(payer_id__in=list(team_ids))
     if model:
         entries = entries.filter(
             Q(offering__response_model=model)
@@ -164,20 +162,17 @@ def call(organization: Organization, call_id: UUID) -> CallDetail | None:
     if entry is None:
         return None
     [found] = _calls(organization, [entry])
-    seen = _seen(organization, [entry])[call_id]
+    seen = outermost_first(_told(organization, [entry]).calls[call_id])
     return CallDetail(
         call=found,
-        observations=[
-            {**asdict(o), "wraps": wraps}
-            for o, wraps in sorted(seen, key=lambda s: _outermost(s[0]))
-        ],
+        observations=[{**asdict(one.observation), "wraps": one.wraps} for one in seen],
         payer=_payer(entry),
         revisions=entry.revision,
     )
 
 
-def _in_force(organization: Organization) -> QuerySet[Entry]:
-    """Ledger rows that count now, with the team that pays."""
+def _in_force(organization: Organization) -> QuerySet[Any]:
+    """Ledger rows that count now, with the id of the team that pays as payer_id."""
     reversal = Entry.objects.filter(
         organization=organization,
         call_id=OuterRef("call_id"),
@@ -190,7 +185,7 @@ def _in_force(organization: Organization) -> QuerySet[Entry]:
         Entry.objects.filter(organization=organization, sign=1)
         .filter(~Exists(reversal))
         .select_related("source", "offering")
-        .annotate(team_id=Subquery(payer.values("team_id")[:1]))
+        .annotate(payer_id=Subquery(payer.values("team_id")[:1]))
     )
 
 
@@ -213,36 +208,27 @@ def _payer(entry: Entry) -> str:
 def _calls(organization: Organization, entries: Sequence[Entry]) -> list[Call]:
     if not entries:
         return []
-    seen = _seen(organization, entries)
+    told = _told(organization, entries)
     teams = dict(Team.objects.filter(organization=organization).values_list("pk", "name"))
-    return [_call(entry, seen[entry.call_id], teams) for entry in entries]
+    return [
+        _call(entry, told.calls[entry.call_id], told.inherited(entry.call_id), teams)
+        for entry in entries
+    ]
 
 
-def _seen(
-    organization: Organization, entries: Sequence[Entry]
-) -> dict[UUID, list[tuple[Observation, bool]]]:
+def _told(organization: Organization, entries: Sequence[Entry]) -> spans.Affected:
     starts = [entry.started_at for entry in entries]
-    spans = Span.objects.filter(
-        organization=organization,
-        call_id__in=[entry.call_id for entry in entries],
-        started_at__range=(min(starts) - REACH, max(starts) + REACH),
-    )
-    seen: dict[UUID, list[tuple[Observation, bool]]] = defaultdict(list)
-    for span in spans:
-        if span.call_id is not None:
-            observation = from_facts(span.facts or {}, span.trace_id or b"", span.span_id or b"")
-            seen[span.call_id].append((observation, span.wraps))
-    return seen
+    calls = [entry.call_id for entry in entries]
+    return spans.told(organization.pk, calls, min(starts), max(starts))
 
 
-def _outermost(observation: Observation) -> tuple[int, int]:
-    return _VANTAGES.index(observation.vantage), observation.start_unix_ns
-
-
-def _call(entry: Entry, seen: Iterable[tuple[Observation, bool]], teams: dict[int, str]) -> Call:
-    counted = sorted((o for o, wraps in seen if not wraps), key=_outermost)
-    tags = merged_tags(o.tags for o in counted)
-    team_id: int | None = entry.team_id  # type: ignore[attr-defined]  annotated by _in_force
+def _call(
+    entry: Any, seen: Iterable[Seen], inherited: Sequence[Tags], teams: dict[int, str]
+) -> Call:
+    outer = outermost_first([one for one in seen if not one.wraps])
+    counted = [one.observation for one in outer]
+    tags = tags_of(outer, inherited)
+    team_id = entry.payer_id
     return Call(
         call_id=entry.call_id,
         started_at=entry.started_at,

@@ -20,12 +20,13 @@ from uuid import UUID
 from django.db import connection
 
 from collectors.observation import Observation, Provenance, Tags
-from costwatch.attribution.facts import from_facts, to_facts
+from costwatch.attribution.facts import from_facts, link_facts, tags_from, to_facts
 from costwatch.attribution.merge import Seen
 
 # How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
 # days' partitions. A response id that comes back later than this is another call: a cache's answer, say.
 REACH = timedelta(days=1)
+NO_TAGS = Tags()
 
 _COLUMNS = (
     "organization_id",
@@ -90,6 +91,12 @@ class SpanRow:
     key_id: int | None = None
     wraps: bool = False
     observation: Observation | None = None
+    tags: Tags = NO_TAGS
+
+    @property
+    def matters_below(self) -> bool:
+        """Whether it can change calls below it: it may wrap them, or hand its tags down."""
+        return self.call_id is not None or self.tags != NO_TAGS
 
     @property
     def bare(self) -> bool:
@@ -146,13 +153,17 @@ def affected(organization_id: int, fresh: Sequence[SpanRow]) -> Affected:
     family.add(family.find(_OF_CALLS, calls))
     family.add(family.find(_ABOVE, family.missing_parents()))
     family.mark_wrappers()
-    by_call = family.by_call(calls)
-    return Affected(
-        {call: _seen(rows) for call, rows in by_call.items()},
-        first,
-        last,
-        {call: tags for call, rows in by_call.items() if (tags := family.tags_around(rows))},
-    )
+    return family.told(calls)
+
+
+def told(
+    organization_id: int, calls: Collection[UUID], first: datetime, last: datetime
+) -> Affected:
+    """What is kept of calls that began in this time: their observations, and the tags around them."""
+    family = _Family(organization_id, first - REACH, last + REACH, ())
+    family.add(family.find(_OF_CALLS, calls))
+    family.add(family.find(_ABOVE, family.missing_parents()))
+    return family.told(calls)
 
 
 class _Family:
@@ -186,11 +197,11 @@ class _Family:
         return parents - self.rows.keys()
 
     def _that_may_have_descendants(self) -> set[UUID]:
-        """New observations, and new links that an observation is above: others connect nothing that counts."""
+        """What matters to calls below, and new links that such a span is above: others connect nothing."""
         return {
             key
             for key, row in self.rows.items()
-            if row.call_id is not None or any(a.call_id is not None for a in self.above(row))
+            if row.matters_below or any(above.matters_below for above in self.above(row))
         }
 
     def above(self, row: SpanRow) -> Iterator[SpanRow]:
@@ -223,20 +234,29 @@ class _Family:
                 continue
             yield from (a.span_key for a in around if a.call_id != row.call_id and not a.wraps)
 
-    def by_call(self, calls: Collection[UUID]) -> dict[UUID, list[SpanRow]]:
+    def told(self, calls: Collection[UUID]) -> Affected:
+        by_call = self._by_call(calls)
+        return Affected(
+            {call: _seen(rows) for call, rows in by_call.items()},
+            self.first,
+            self.last,
+            {call: tags for call, rows in by_call.items() if (tags := self._tags_around(rows))},
+        )
+
+    def _by_call(self, calls: Collection[UUID]) -> dict[UUID, list[SpanRow]]:
         by_call: dict[UUID, list[SpanRow]] = {call: [] for call in calls}
         for row in self.rows.values():
             if row.call_id in by_call:
                 by_call[row.call_id].append(row)
         return by_call
 
-    def tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:
+    def _tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:
         """Tags of the spans around a call's counted observations, nearest first."""
         tags: list[Tags] = []
         for row in sorted(rows, key=lambda row: (row.started_at, row.span_key)):
             if not row.wraps:
-                tags += [a.observation.tags for a in self.above(row) if a.observation]
-        return [one for one in tags if one != Tags()]
+                tags += [above.tags for above in self.above(row)]
+        return [one for one in tags if one != NO_TAGS]
 
 
 def _seen(rows: Iterable[SpanRow]) -> list[Seen]:
@@ -270,12 +290,13 @@ def _columns(organization_id: int, row: SpanRow) -> tuple[object, ...]:
         row.wraps,
         seen.trace_id if seen else None,
         seen.span_id if seen else None,
-        to_facts(seen) if seen else None,
+        to_facts(seen) if seen else link_facts(row.tags),
     )
 
 
 def _row(columns: Sequence[Any]) -> SpanRow:
     span_key, parent_key, started_at, call_id, key_id, wraps, trace_id, span_id, facts = columns
     # Django leaves jsonb as text to cursors of our own.
-    seen = from_facts(json.loads(facts), trace_id, span_id) if facts is not None else None
-    return SpanRow(span_key, parent_key, started_at, call_id, key_id, wraps, seen)
+    said = json.loads(facts) if facts is not None else {}
+    seen = from_facts(said, trace_id, span_id) if call_id is not None else None
+    return SpanRow(span_key, parent_key, started_at, call_id, key_id, wraps, seen, tags_from(said))

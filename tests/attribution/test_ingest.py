@@ -221,6 +221,7 @@ _calls = st.builds(
     ),
     minutes=st.integers(-70, 70),
     team=st.sampled_from([None, "search", "support"]),
+    around=st.sampled_from([None, "search"]),
 )
 
 
@@ -240,7 +241,8 @@ def _spans_of(calls: Sequence[dict]) -> list[Observation | SpanLink]:
             )
             spans.append(parent)
         link_id = bytes(reversed(parent.span_id))
-        spans.append(SpanLink(root.trace_id, link_id, parent.span_id, parent.start_unix_ns))
+        tags = Tags(team=call["around"])
+        spans.append(SpanLink(root.trace_id, link_id, parent.span_id, parent.start_unix_ns, tags))
         provenance, usage = call["usage"]
         response_id = f"id-{int.from_bytes(root.trace_id)}" if call["has_id"] else ""
         client = observation(
@@ -334,3 +336,26 @@ def test_tags_of_the_call_come_before_those_around_it(key: IngestKey) -> None:
     send(key, outer, replace(inner))
     [about] = sums(key.organization_id)
     assert about[2:4] == ("search", "chat")
+
+
+def test_a_tag_on_a_plain_span_around_a_call_arrives_later(key: IngestKey) -> None:
+    call = observation(parent_span_id=b"handler!", resource_tags=Tags(team="platform"))
+    send(key, call)
+    assert [about[2] for about in sums(key.organization_id)] == ["platform"]
+    handler = SpanLink(
+        call.trace_id, b"handler!", b"request!", call.start_unix_ns, Tags(feature="chat")
+    )
+    request = SpanLink(call.trace_id, b"request!", None, call.start_unix_ns, Tags(team="search"))
+    send(key, links=(request,))
+    assert [about[2] for about in sums(key.organization_id)] == ["platform"]
+    send(key, links=(handler,))
+    assert [about[2:4] for about in sums(key.organization_id)] == [("search", "chat")]
+
+
+def test_spans_that_are_each_others_ancestors_do_not_hang_the_receiver(key: IngestKey) -> None:
+    one = observation(span_id=b"span-one", parent_span_id=b"span-two", response_id="1")
+    two = observation(
+        trace_id=one.trace_id, span_id=b"span-two", parent_span_id=b"span-one", response_id="1"
+    )
+    send(key, one, two)
+    assert counted(key.organization_id)["calls"] == 1

@@ -8,6 +8,7 @@ import pytest
 
 from collectors.observation import Decoded, Observation, Provenance
 from collectors.otlp import decode_traces, decompress
+from tests.collectors.inheritance import tags_of
 
 CORPUS = Path(__file__).parent / "corpus"
 CASES = sorted(path.parent for path in CORPUS.glob("*/*/expected.json"))
@@ -122,8 +123,8 @@ def test_the_time_to_the_first_chunk_is_the_one_that_was_sent(case: Path) -> Non
 
 def test_the_most_specific_tag_wins(case: Path) -> None:
     for call, carrier, seen in carriers(case):
-        tags = call["tags"]
-        assert (seen.tags.team, seen.tags.customer, seen.tags.user, seen.tags.session) == (
+        tags, paid = call["tags"], tags_of(decoded(case), seen)
+        assert (paid.team, paid.customer, paid.user, paid.session) == (
             tags["team"],
             tags["tenant"],
             tags["user"],

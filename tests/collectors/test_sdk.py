@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
+from collectors.observation import Decoded, Observation, Provenance, Tags, Usage, Vantage
 from collectors.sdk import ConfigurationError, Target, find_target
+from tests.collectors.inheritance import tags_of
 from tests.collectors.loopback import Loopback, running
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +56,9 @@ def by_model(loopback: Loopback) -> dict[str, Observation]:
 def test_tags_follow_the_block_into_nested_blocks_threads_and_tasks(openai_app: Loopback) -> None:
     block = Tags("search", "answers", "acme")
     nested = Tags("search", "inner", "acme", "alice", "s-1")
-    assert {model: seen.tags for model, seen in by_model(openai_app).items()} == {
+    assert {
+        model: tags_of(Decoded(), seen) for model, seen in by_model(openai_app).items()
+    } == {
         "plain": Tags("default"),
         "silent-stream": Tags("default"),
         "block": block,

@@ -14,6 +14,7 @@ from collectors.dialects.attributes import ROWS
 from collectors.dialects.recognise import scope_of
 from collectors.observation import Provenance, Tags, Usage, Vantage
 from tests.collectors.bodies import NOON_NS, decoded, key_values, observed, request, span
+from tests.collectors.inheritance import tags_of
 
 CHAT = {"gen_ai.operation.name": "chat"}
 
@@ -301,8 +302,9 @@ def test_the_nearest_says_who_pays_field_by_field() -> None:
         span({"team": "root", "user.id": "root", "session.id": "root"}, number=1),
     ]
     resource = {"team": "resource", "tenant.id": "resource", "session.id": "resource"}
-    [seen] = decoded(*spans, resource=resource).observations
-    assert seen.tags == Tags("span", None, "resource", "parent", "root")
+    body = decoded(*spans, resource=resource)
+    [seen] = body.observations
+    assert tags_of(body, seen) == Tags("span", None, "resource", "parent", "root")
 
 
 @pytest.mark.parametrize(
@@ -330,20 +332,10 @@ def test_a_numeric_customer_is_a_customer_and_an_empty_one_is_none() -> None:
     assert observed({**CHAT, "costwatch.customer": "", "tenant": "acme"}).tags.customer == "acme"
 
 
-def test_spans_that_are_each_others_ancestors_do_not_hang_the_receiver() -> None:
-    spans = [
-        span({**CHAT, "team": "a"}, number=1, parent=2),
-        span({**CHAT, "user.id": "b"}, number=2, parent=1),
-        span(CHAT, number=3, parent=3),
-    ]
-    first, second, own_parent = decoded(*spans).observations
-    assert (first.tags.team, second.tags.user, own_parent.tags) == ("a", "b", Tags())
-
-
 def test_tags_do_not_cross_traces() -> None:
     other = span({"team": "other"}, number=1, trace_id=bytes([9] * 16))
-    [seen] = decoded(span(CHAT, number=2, parent=1), other).observations
-    assert seen.tags.team is None
+    body = decoded(span(CHAT, number=2, parent=1), other)
+    assert tags_of(body, body.observations[0]).team is None
 
 
 def test_the_resource_says_which_service_and_environment_it_is() -> None:
