@@ -112,9 +112,24 @@ def test_a_body_that_is_no_json_object_is_a_bad_request(server: RunningServer, b
     assert (status, said["error"]["code"]) == (400, "invalid_json")
 
 
-def test_half_a_character_is_refused(server: RunningServer) -> None:
-    status, said = post(server.url, rb'{"model": "fake-model", "prompt": "\ud800"}')
-    assert (status, said["error"]["param"]) == (400, "prompt")
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"model": "fake-model", "prompt": "\ud800"}',
+        rb'{"model": "\uDC00", "prompt": "a"}',
+        rb'{"model": "fake-model", "prompt": "a", "\ud800": 1}',
+        b'{"model": "fake-model", "prompt": "\xed\xa0\x80"}',
+    ],
+    ids=["in the prompt", "in the model", "in a name", "in UTF-8"],
+)
+def test_half_a_character_is_refused(server: RunningServer, body: bytes) -> None:
+    status, said = post(server.url, body)
+    assert (status, said["error"]["code"]) == (400, "invalid_json")
+
+
+def test_a_character_in_two_halves_is_one(server: RunningServer) -> None:
+    status, said = post(server.url, rb'{"model": "\ud83d\ude00", "prompt": "a"}')
+    assert (status, said["error"]["code"]) == (404, "model_not_found")
 
 
 def test_a_body_over_the_limit_is_refused(server: RunningServer) -> None:
