@@ -46,9 +46,7 @@ def _keep(
     row, _ = Recommendation.objects.update_or_create(
         organization=organization,
         kind=kind.name,
-        source_id=finding.source_id,
-        team_id=finding.team_id,
-        offering_id=finding.offering_id,
+        **finding.scope,
         defaults={
             "layer": kind.layer,
             "title": finding.title[:300],

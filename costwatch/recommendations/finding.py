@@ -32,6 +32,14 @@ class Finding:
     offering_id: int | None = None
 
     @property
+    def scope(self) -> dict[str, Any]:
+        return {
+            "source_id": self.source_id,
+            "team_id": self.team_id,
+            "offering_id": self.offering_id,
+        }
+
+    @property
     def verdict(self) -> Recommendation.Verdict:
         if self.saving.high < self.pays_from:
             return Recommendation.Verdict.NOT_YET

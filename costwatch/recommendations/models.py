@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -104,7 +103,3 @@ class Recommendation(models.Model):
     def saving(self) -> SavingRange:
         """Money per month."""
         return SavingRange(self.saving_low, self.saving_high)
-
-    def scope(self) -> dict[str, Any]:
-        """Ids of what it is about."""
-        return {"source": self.source_id, "team": self.team_id, "offering": self.offering_id}

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db.models import Min, Q, Sum
 
@@ -55,16 +56,7 @@ def first_hour(organization: Organization) -> datetime | None:
 
 def own_usage(organization: Organization, period: Period) -> list[OwnUsage]:
     """By source and offering, at the price of the period's last hour. What has no price is left out: unknown is unknown."""
-    rows = list(
-        UsageHour.objects.filter(
-            organization=organization, hour__gte=hour_of(period.start), hour__lt=period.end
-        )
-        .exclude(offering__device_type="")
-        .values("source_id", "offering_id")
-        .annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
-        .filter(sum_device_ns__gt=0)
-        .order_by("source_id", "offering_id")
-    )
+    rows = _sums(organization, period)
     prices = _prices(organization, {row["offering_id"] for row in rows}, period.end)
     sources = Source.objects.in_bulk({row["source_id"] for row in rows})
     offerings = Offering.objects.in_bulk(set(prices))
@@ -78,6 +70,20 @@ def own_usage(organization: Organization, period: Period) -> list[OwnUsage]:
         for row in rows
         if row["offering_id"] in prices
     ]
+
+
+def _sums(organization: Organization, period: Period) -> list[dict[str, Any]]:
+    rows = (
+        UsageHour.objects.filter(
+            organization=organization, hour__gte=hour_of(period.start), hour__lt=period.end
+        )
+        .exclude(offering__device_type="")
+        .values("source_id", "offering_id")
+        .annotate(**{f"sum_{name}": Sum(name) for name in _SUMS})
+        .order_by("source_id", "offering_id")
+    )
+    sums = [dict[str, Any](row) for row in rows]
+    return [row for row in sums if row["sum_device_ns"] > 0]
 
 
 def _prices(

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from costwatch.accounts.models import Organization
@@ -35,10 +34,9 @@ LEAST_REPEATED = Decimal(
 PAYS_FROM = Decimal(1)  # per month: it is a setting and can be undone
 
 
-@dataclass(frozen=True, slots=True)
 class PrefixCache:
-    name: str = "prefix_cache"
-    layer: Recommendation.Layer = Recommendation.Layer.SERVING
+    name = "prefix_cache"
+    layer = Recommendation.Layer.SERVING
 
     def findings(self, organization: Organization, window: Window) -> Iterable[Finding]:
         """One per offering, since the cache is a setting of the runtime that serves it."""

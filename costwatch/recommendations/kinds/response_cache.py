@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 
 from costwatch.accounts.models import Organization
@@ -27,10 +26,9 @@ LEAST_REPEATED = Decimal("0.02")  # of the device time
 PAYS_FROM = Decimal(5)  # per month: somebody has to decide how long an answer holds
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseCache:
-    name: str = "response_cache"
-    layer: Recommendation.Layer = Recommendation.Layer.SYSTEM
+    name = "response_cache"
+    layer = Recommendation.Layer.SYSTEM
 
     def findings(self, organization: Organization, window: Window) -> Iterable[Finding]:
         """One per source, since it is the application that knows how long an answer holds."""
