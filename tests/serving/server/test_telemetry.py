@@ -22,6 +22,8 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from collectors import semconv
+from collectors.observation import Vantage
+from collectors.otlp import PROTOBUF, decode_metrics, decode_traces
 from serving.server.app import build_app
 from serving.server.spans import Device
 from serving.server.telemetry import PatientSpanExporter, Telemetry, stamp_device_time
@@ -324,3 +326,29 @@ def test_patience_has_an_end() -> None:
     exporter = PatientSpanExporter(_Never(), patience_seconds=0)  # type: ignore[arg-type]
     assert exporter.export([None, None]) is SpanExportResult.FAILURE  # type: ignore[list-item]
     assert exporter.lost == 2
+
+
+def test_the_product_reads_what_the_runtime_tells(told: Told) -> None:
+    answers: list[Any] = []
+    headers = {"baggage": "costwatch.team=search"}
+    told.ask(lambda client: answers.append(complete("abc", extra_headers=headers)(client)))
+    bodies = [body.SerializeToString() for body in told.receiver.traces]
+    (seen,) = decode_traces(bodies[0], content_type=PROTOBUF).observations
+    span = said(told.spans[0].attributes)
+    assert (seen.vantage, seen.provider, seen.tags.team) == (Vantage.SERVER, "costwatch", "search")
+    assert (seen.operation, seen.response_id) == ("text_completion", answers[0].id)
+    assert (seen.request_model, seen.response_model) == ("fake-model", "fake-model")
+    assert (seen.usage.input_tokens, seen.usage.output_tokens) == (3, 16)
+    assert (seen.device_type, seen.allocation_method) == ("cpu", "measured")
+    assert seen.device_ns == span[semconv.DEVICE_NS]
+    assert seen.queue_ns == span[semconv.QUEUE_NS]
+    assert (seen.error_type, seen.contradiction, seen.is_wrapper) == ("", "", False)
+    metrics = told.receiver.metrics[-1].SerializeToString()
+    times = decode_metrics(metrics, content_type=PROTOBUF)
+    assert times.refusals == []
+    assert {(each.device_id, each.device_type) for each in times.device_times} == {
+        ("here/cpu-0", "cpu")
+    }
+    assert sum(each.value_ns for each in times.device_times) == (
+        times.device_times[0].time_unix_ns - times.device_times[0].start_unix_ns
+    )
