@@ -101,7 +101,7 @@ LANGUAGE_CODE = "en-us"
 USE_I18N = False
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = env.text("COSTWATCH_STATIC_ROOT") or None  # for collectstatic, behind another server
 _plotly = find_spec("plotly")
 if _plotly is None or _plotly.origin is None:
     raise ImproperlyConfigured("the plotly package is missing; install costwatch-ai's dependencies")

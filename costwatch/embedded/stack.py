@@ -141,7 +141,7 @@ def _worker() -> Program:
         "worker",
         _python(
             *("celery", "-A", "costwatch.celery", "worker", "--pool", "threads"),
-            *("--concurrency", "3", "--without-gossip", "--without-mingle", "--loglevel", "INFO"),
+            *("--concurrency", "3", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"),
         ),
         priority=300,
     )

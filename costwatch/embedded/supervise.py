@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import http.client
 import os
 import shlex
 import signal
@@ -90,9 +89,9 @@ class Supervisor:
             start_new_session=True,  # Ctrl-C in the terminal is for us; we stop it in order
             preexec_fn=_end_with_parent,
         )
+        self._wait_for_socket()
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         self._server = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
-        self._wait_for_socket()
         return self
 
     def __exit__(
@@ -133,15 +132,11 @@ class Supervisor:
 
     def _wait_for_socket(self) -> None:
         until = time.monotonic() + 20
-        while True:
-            try:
-                self._server.supervisor.getState()
-                return
-            except (OSError, http.client.HTTPException):
-                if time.monotonic() > until or not self.alive():
-                    said = (self._log / "supervisord.err").read_text()
-                    raise RuntimeError(f"supervisord did not start: {said}") from None
-                time.sleep(0.05)
+        while not Path(self._socket).is_socket():
+            if time.monotonic() > until or not self.alive():
+                said = (self._log / "supervisord.err").read_text()
+                raise RuntimeError(f"supervisord did not start: {said}")
+            time.sleep(0.05)
 
     def _configuration(self, programs: Sequence[Program]) -> str:
         # Run as root, supervisord warns unless it is told that this is meant.

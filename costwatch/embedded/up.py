@@ -201,7 +201,7 @@ def _show(options: Options, kept: Secrets) -> None:
         print(
             f"  curl {options.runtime_url}/v1/chat/completions -H 'Content-Type: application/json' "
             f"""-d '{{"model": "{MODEL_NAME}", "messages": [{{"role": "user", """
-            """"content": "What is the capital of France?"}], "max_tokens": 40}'"""
+            """"content": "What is the capital of France?"}], "max_tokens": 40, "temperature": 0}'"""
         )
     print("\n  Ctrl-C stops everything.\n", flush=True)
 
