@@ -101,15 +101,17 @@ def attribute(
     predicted = fixed + sum(own.values())
     if predicted <= 0:
         return {key: Share(ns, 0, step_ns) for key, ns in _evenly(step_ns, works).items()}
+    # Parts of the predicted step first, times after: neither can leave the range of floats then.
+    fixed_part = fixed / predicted
+    parts = {key: ns / predicted for key, ns in own.items()}
     weights = {
-        key: round((fixed / len(own) + ns) / predicted * _WEIGHT_SCALE) for key, ns in own.items()
+        key: round((fixed_part / len(parts) + part) * _WEIGHT_SCALE) for key, part in parts.items()
     }
-    scale = step_ns / predicted
     return {
         key: Share(
             device_ns=ns,
-            marginal_ns=min(ns, round(own[key] * scale)),
-            alone_ns=max(ns, round((fixed + own[key]) * scale)),
+            marginal_ns=min(ns, round(parts[key] * step_ns)),
+            alone_ns=max(ns, round((fixed_part + parts[key]) * step_ns)),
         )
         for key, ns in share_step(step_ns, weights).items()
     }

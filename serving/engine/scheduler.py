@@ -128,10 +128,8 @@ class Scheduler:
 
     def plan(self) -> list[Slice]:
         """The next step; empty only when there is nothing to do. Blocks for it are taken."""
-        preempted = self.preemptions
         counts = self._counts_of_running()
-        if self.preemptions == preempted:
-            counts |= self._counts_of_admitted(self._max_batch_tokens - sum(counts.values()))
+        counts |= self._counts_of_admitted(self._max_batch_tokens - sum(counts.values()))
         by_id = {state.request_id: state for state in self._running}
         return [self._slice(by_id[request_id], count) for request_id, count in counts.items()]
 
@@ -142,22 +140,25 @@ class Scheduler:
             state.computed_tokens = computed.get(state.request_id, state.computed_tokens)
 
     def _counts_of_running(self) -> dict[str, int]:
-        """Tokens by request id; answers first, then prompts in their order, as budget and blocks go."""
+        """Tokens by request id, as budget and blocks go.
+
+        In order of age answers come first by themselves: a prompt that the budget cut had all that was left of
+        it, so nobody was let in behind.
+        """
         counts: dict[str, int] = {}
         budget = self._max_batch_tokens
-        for state in sorted(self._running, key=lambda state: state.missing_tokens > 1):
+        for state in tuple(self._running):
             count = min(state.missing_tokens, budget)
-            if state in self._running and count and self._make_room(state, count, counts):
+            if state in self._running and count and self._make_room(state, count):
                 counts[state.request_id] = count
-                budget = self._max_batch_tokens - sum(counts.values())
+                budget -= count
         return counts
 
-    def _make_room(self, state: RequestState, count: int, counts: dict[str, int]) -> bool:
+    def _make_room(self, state: RequestState, count: int) -> bool:
         """Find blocks for count more tokens, preempting younger requests for them. False: it went itself."""
         while not self.pool.grow(state.request_id, state.computed_tokens + count):
             youngest = self._running[-1]
             self._preempt(youngest)
-            counts.pop(youngest.request_id, None)
             if youngest is state:
                 return False
         return True

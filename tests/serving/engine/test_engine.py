@@ -175,7 +175,10 @@ def test_a_listener_that_fails_loses_its_own_request_only(
 ) -> None:
     answers = Answers()
 
+    told: list[Progress] = []
+
     def fails(progress: Progress) -> None:
+        told.append(progress)
         raise OSError("the client hung up")
 
     with an_engine(tiny, Breaks()) as engine:
@@ -183,6 +186,7 @@ def test_a_listener_that_fails_loses_its_own_request_only(
         engine.submit(a_request("here", max_tokens=5), answers)
         answers.wait(1)
     assert answers.finished("here").reason == FinishReason.LENGTH
+    assert [progress.finished is not None for progress in told] == [False, True]
     assert "the client hung up" in caplog.text
 
 

@@ -78,7 +78,7 @@ moves = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(moves, st.integers(16, 24), st.integers(4, 20), st.integers(1, 4))
+@given(moves, st.integers(12, 24), st.integers(4, 20), st.integers(1, 4))
 def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
     moves: list[tuple], blocks: int, max_batch_tokens: int, max_batch_requests: int
 ) -> None:
@@ -134,6 +134,29 @@ def _check_answers(bench: Bench, asked: dict[str, Request]) -> None:
         assert tokens == right[: len(tokens)]
         if seen[-1].finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
             assert tokens == right
+
+
+def test_a_preempted_request_loses_time_and_no_token() -> None:
+    bench = Bench(blocks=8)
+    prompts = {name: (place, 5, 9) for place, name in enumerate("abcd", start=1)}
+    for name, prompt in prompts.items():
+        bench.submit(a_request(name, prompt, max_tokens=12, ignore_eos=True))
+    while deliver_step(bench.loop, bench.runner):
+        bench.check()
+    assert bench.loop.scheduler.preemptions > 0
+    for name, prompt in prompts.items():
+        tokens = list(prompt)
+        for _ in range(12):
+            tokens.append(next_token(tokens))
+        assert bench.listener.tokens(name) == tokens[3:]
+
+
+def test_a_failed_step_is_charged_to_who_was_in_it() -> None:
+    bench = Bench()
+    bench.submit(a_request())
+    _fail_step(bench)
+    end = bench.listener.seen["r"][-1].finished
+    assert (end.reason, end.error, end.device_ns) == (FinishReason.ERROR, "out of memory", 123)
 
 
 def test_the_clock_does_not_run_on_while_a_step_is_not_settled() -> None:

@@ -44,6 +44,16 @@ def test_top_k_and_top_p_leave_the_most_probable_tokens() -> None:
     assert draws(top_k=2)[1] / 2_000 == pytest.approx(4 / 7, abs=0.04)
 
 
+def test_a_nucleus_wider_than_the_usual_few_is_still_whole() -> None:
+    """A flat distribution over 4,000 tokens: top_p keeps its share of them."""
+    count = 3_000
+    slices = [a_slice(seed=1, position=i, top_p=0.5) for i in range(count)]
+    flat = torch.linspace(0.001, 0, 4_000)
+    drawn = sample(flat.expand(count, -1), slices)
+    assert max(drawn) < 2_002
+    assert max(drawn) > 1_900
+
+
 def test_the_same_seed_throws_the_same_dice_beside_anybody() -> None:
     alone = sample(LOGITS[None], [a_slice(seed=3, position=5)])
     rows = torch.stack([LOGITS.flip(0), LOGITS, LOGITS])

@@ -200,6 +200,21 @@ def test_the_real_tokenizer_is_that_of_transformers(
         assert smollm.tokenizer.chat_prompt(conversation) == right
 
 
+@pytest.mark.slow
+def test_spaces_before_a_number_stay_together_as_the_model_learned_them(
+    smollm: LoadedModel,
+) -> None:
+    """The published tokenizer cuts digits off first; transformers' reading of this GGUF file forgets that."""
+    two_spaces = smollm.tokenizer.encode("  ")
+    assert len(two_spaces) == 1
+    assert smollm.tokenizer.encode("x  12") == [
+        *smollm.tokenizer.encode("x"),
+        *two_spaces,
+        *smollm.tokenizer.encode("1"),
+        *smollm.tokenizer.encode("2"),
+    ]
+
+
 def read_by_transformers(file: Path) -> LlamaForCausalLM:
     """The same weights by transformers' own reader (from_pretrained wants one package more for it)."""
     torch.set_num_threads(1)
