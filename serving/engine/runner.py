@@ -28,9 +28,7 @@ class TorchRunner:
         self._block_tokens = block_tokens
         self._threads = threads
         self._scratch_slot = blocks * block_tokens  # first of one block more than the tables know
-        # fp32 products on a CPU differ in their last bits between heights that are no multiple of 4, and
-        # bf16 ones do not: padded, an answer does not depend on who else is in the step.
-        self._pad_to = 4 if model.dtype == torch.float32 and model.device.type == "cpu" else 1
+        self._pad_to = rows_multiple(model)
         self._caches = _caches(model, blocks + 1, block_tokens)
 
     def attach(self) -> None:
@@ -57,6 +55,14 @@ class TorchRunner:
     def _sample(self, hidden: Tensor, rows: Tensor, slices: Sequence[Slice]) -> list[int]:
         logits = self._model.logits(hidden[rows])
         return sample(logits[: len(slices)], slices)
+
+
+def rows_multiple(model: Llama) -> int:
+    """A step's rows are padded to a multiple of this, so that no answer depends on who else is in the step.
+
+    fp32 products on a CPU differ in their last bits between heights that are no multiple of 4; bf16 ones do not.
+    """
+    return 4 if model.dtype == torch.float32 and model.device.type == "cpu" else 1
 
 
 def _caches(model: Llama, blocks: int, block_tokens: int) -> list[LayerCache]:

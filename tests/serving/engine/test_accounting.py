@@ -127,7 +127,7 @@ def test_the_model_finds_what_steps_cost_through_noise_and_stalls() -> None:
     random = np.random.default_rng(1)
     model = WorkModel()
     for works in _steps(640, seed=2):
-        stall = 20.0 if random.random() < 0.05 else 1.0  # somebody else had the core
+        stall = random.uniform(1.5, 4.0) if random.random() < 0.25 else 1.0  # others had the core
         model.observe(_noisy_ns(works, H100, stall * random.normal(1.0, 0.02)), works)
     assert model.fitted
     found, truth = model.coefficients, H100
