@@ -1,1 +1,53 @@
-urlpatterns: list[object] = []
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import path
+
+from costwatch.web.scope import Needs, page
+from costwatch.web.views import (
+    budgets,
+    calls,
+    organization,
+    overview,
+    recommendations,
+    settings,
+    team,
+)
+
+urlpatterns = [
+    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    page("organization/", organization.choose, name="choose-organization"),
+    page("", overview.overview, name="overview"),
+    page("teams/<int:team_id>/", team.team, name="team"),
+    page("calls/", calls.index, name="calls"),
+    page("calls/<uuid:call_id>/", calls.call, name="call"),
+    page("budgets/", budgets.index, name="budgets"),
+    page("budgets/new/", budgets.create, name="budget-create", needs=Needs.MONEY),
+    page("budgets/<int:budget_id>/", budgets.change, name="budget-change", needs=Needs.MONEY),
+    page(
+        "budgets/<int:budget_id>/delete/", budgets.delete, name="budget-delete", needs=Needs.MONEY
+    ),
+    page("recommendations/", recommendations.index, name="recommendations"),
+    page(
+        "recommendations/<int:recommendation_id>/status/",
+        recommendations.set_status,
+        name="recommendation-status",
+        needs=Needs.MONEY,
+    ),
+    page("settings/", settings.index, name="settings"),
+    page("settings/keys/", settings.create_key, name="settings-create-key", needs=Needs.OWNER),
+    page(
+        "settings/keys/<int:key_id>/revoke/",
+        settings.revoke_key,
+        name="settings-revoke-key",
+        needs=Needs.OWNER,
+    ),
+    page(
+        "settings/tokens/", settings.create_token, name="settings-create-token", needs=Needs.OWNER
+    ),
+    page(
+        "settings/tokens/<int:token_id>/revoke/",
+        settings.revoke_token,
+        name="settings-revoke-token",
+        needs=Needs.OWNER,
+    ),
+]

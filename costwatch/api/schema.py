@@ -1,0 +1,25 @@
+"""GET /schema: the OpenAPI document of this API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.views import SpectacularAPIView
+
+from costwatch.api.authentication import ApiTokenAuthentication
+from costwatch.api.scope import OrganizationView
+
+
+class SchemaView(OrganizationView, SpectacularAPIView):
+    """For members, like everything else here."""
+
+
+class ApiTokenScheme(OpenApiAuthenticationExtension):
+    """Tells the schema about the tokens."""
+
+    target_class = ApiTokenAuthentication
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "cwt_…"}

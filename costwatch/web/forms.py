@@ -1,0 +1,177 @@
+"""What a person may type, and what is said when it can't be."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.validators import validate_email
+from django.utils import timezone
+
+from costwatch.accounts.models import Organization, Team
+from costwatch.budgets.models import Budget, default_thresholds
+from costwatch.domain.periods import Period, day_of
+
+
+class SecretForm(forms.Form):
+    """Of an API token: what to call it."""
+
+    name = forms.CharField(
+        max_length=200,
+        label="Name",
+        widget=forms.TextInput(attrs={"placeholder": "who or what uses it"}),
+        error_messages={"required": "Say who or what will use it, such as: billing export."},
+    )
+
+
+class IngestKeyForm(SecretForm):
+    """Of an ingest key: what to call it, and who pays for what it sends without a team."""
+
+    team = forms.ModelChoiceField(
+        Team.objects.none(), required=False, label="Team that pays by default", empty_label="none"
+    )
+    environment = forms.CharField(
+        max_length=64,
+        required=False,
+        label="Environment",
+        widget=forms.TextInput(attrs={"placeholder": "production"}),
+    )
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        team = self.fields["team"]
+        assert isinstance(team, forms.ModelChoiceField)
+        team.queryset = organization.teams.all()
+
+
+class CallsForm(forms.Form):
+    """Which calls to list. Without dates: the last seven days."""
+
+    team = forms.ModelChoiceField(
+        Team.objects.none(), required=False, label="Team", empty_label="everybody"
+    )
+    model = forms.CharField(
+        required=False,
+        label="Model",
+        max_length=255,
+        widget=forms.TextInput(attrs={"placeholder": "any"}),
+    )
+    feature = forms.CharField(
+        required=False,
+        label="Feature",
+        max_length=255,
+        widget=forms.TextInput(attrs={"placeholder": "any"}),
+    )
+    start = forms.DateField(
+        required=False, label="From", widget=forms.DateInput(attrs={"type": "date"})
+    )
+    end = forms.DateField(
+        required=False, label="Until, included", widget=forms.DateInput(attrs={"type": "date"})
+    )
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.time_zone = organization.time_zone
+        team = self.fields["team"]
+        assert isinstance(team, forms.ModelChoiceField)
+        team.queryset = organization.teams.all()
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        start, end = cleaned.get("start"), cleaned.get("end")
+        if start and end and end < start:
+            self.add_error("end", f"{end:%-d %B %Y} is before {start:%-d %B %Y}.")
+        return cleaned
+
+    @property
+    def period(self) -> Period:
+        """The days asked for, the last one included; a date that is missing is today, or six days before the other."""
+        last = self.cleaned_data["end"] or timezone.localdate()
+        first = self.cleaned_data["start"] or last - timedelta(days=6)
+        if first > last:
+            last = first
+        return Period(day_of(first, self.time_zone).start, day_of(last, self.time_zone).end)
+
+
+class WordsField(forms.CharField):
+    """Several words in one line, separated by commas, spaces or semicolons."""
+
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]  a list, as the model's field is
+        return [word for word in re.split(r"[\s,;]+", super().to_python(value) or "") if word]
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(str(word) for word in value) if isinstance(value, list) else value
+
+
+class PercentsField(WordsField):
+    """Whole numbers of per cent, the smallest first, each once."""
+
+    def to_python(self, value: Any) -> list[int]:  # type: ignore[override]
+        words = [word.rstrip("%") for word in super().to_python(value)]
+        for word in words:
+            if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 1000):
+                raise forms.ValidationError(
+                    f"“{word}” is no threshold: expected whole per cents from 1 to 1000, such as 50, 80, 100."
+                )
+        return sorted({int(word) for word in words})
+
+
+class AddressesField(WordsField):
+    """E-mail addresses."""
+
+    def to_python(self, value: Any) -> list[str]:
+        words = super().to_python(value)
+        for word in words:
+            try:
+                validate_email(word)
+            except forms.ValidationError:
+                raise forms.ValidationError(
+                    f"“{word}” is no e-mail address: expected addresses such as ann@example.org, separated by commas."
+                ) from None
+        return words
+
+
+if TYPE_CHECKING:
+    BudgetModelForm = forms.ModelForm[Budget]
+else:
+    BudgetModelForm = forms.ModelForm  # not generic when it runs
+
+
+class BudgetForm(BudgetModelForm):
+    """A monthly budget; its currency is the organization's."""
+
+    thresholds = PercentsField(
+        label="Thresholds, per cent",
+        help_text="Each sends one mail a month when it is crossed.",
+        error_messages={"required": "Give at least one, such as 80."},
+    )
+    addresses = AddressesField(
+        required=False,
+        label="Send mail to",
+        help_text="Empty: the owners and finance of the organization.",
+    )
+
+    class Meta:
+        model = Budget
+        fields = ("name", "team", "amount", "thresholds", "addresses", "active")
+        labels = {"active": "Active"}
+        error_messages = {
+            "name": {"required": "Give the budget a name, such as: Search, production."},
+            "amount": {"required": "Give the amount for a month, such as 250.00."},
+        }
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.instance.organization = organization
+        self.instance.currency = organization.currency
+        self.fields["amount"].label = f"Amount a month, {organization.currency}"
+        self.fields["amount"].widget.attrs["inputmode"] = "decimal"
+        team = self.fields["team"]
+        assert isinstance(team, forms.ModelChoiceField)
+        team.queryset = organization.teams.all()
+        team.empty_label = "the whole organization"
+        team.help_text = "With the teams below it."
+        if not self.instance.pk:
+            self.initial.setdefault("thresholds", default_thresholds())

@@ -1,0 +1,82 @@
+"""What a person needs to start sending: ingest keys; and API tokens to read with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from costwatch.accounts.models import ApiToken, IngestKey, Secret
+from costwatch.web.forms import IngestKeyForm, SecretForm
+from costwatch.web.scope import Scope, record, show
+from costwatch.web.sending import otlp_endpoint
+
+
+@require_GET
+def index(request: HttpRequest, scope: Scope) -> HttpResponse:
+    return _index(request, scope)
+
+
+@never_cache  # the answer holds a secret
+@require_POST
+def create_key(request: HttpRequest, scope: Scope) -> HttpResponse:
+    form = IngestKeyForm(request.POST, organization=scope.organization)
+    if not form.is_valid():
+        return _index(request, scope, status=400, key_form=form)
+    key, secret = IngestKey.issue(organization=scope.organization, **form.cleaned_data)
+    record(scope, "ingest_key.created", key, team=key.team and key.team.slug)
+    return _index(request, scope, new_key=key, secret=secret)
+
+
+@never_cache
+@require_POST
+def create_token(request: HttpRequest, scope: Scope) -> HttpResponse:
+    form = SecretForm(request.POST)
+    if not form.is_valid():
+        return _index(request, scope, status=400, token_form=form)
+    token, secret = ApiToken.issue(
+        organization=scope.organization, user=scope.user, **form.cleaned_data
+    )
+    record(scope, "api_token.created", token)
+    return _index(request, scope, new_token=token, secret=secret)
+
+
+@require_POST
+def revoke_key(_request: HttpRequest, scope: Scope, key_id: int) -> HttpResponse:
+    return _revoke(scope, get_object_or_404(IngestKey, organization=scope.organization, pk=key_id))
+
+
+@require_POST
+def revoke_token(_request: HttpRequest, scope: Scope, token_id: int) -> HttpResponse:
+    return _revoke(scope, get_object_or_404(ApiToken, organization=scope.organization, pk=token_id))
+
+
+def _revoke(scope: Scope, secret: Secret) -> HttpResponse:
+    """What was sent with a key stays; from now on nothing more is taken. Twice is once."""
+    if secret.revoked_at is None:
+        secret.revoked_at = timezone.now()
+        secret.save(update_fields=["revoked_at"])
+        kind = "ingest_key" if isinstance(secret, IngestKey) else "api_token"
+        record(scope, f"{kind}.revoked", secret)
+    return redirect("settings")
+
+
+def _index(request: HttpRequest, scope: Scope, status: int = 200, **more: Any) -> HttpResponse:
+    context: dict[str, Any] = {
+        "keys": IngestKey.objects.filter(organization=scope.organization)
+        .select_related("team")
+        .order_by("revoked_at", "-created_at"),
+        "tokens": ApiToken.objects.filter(organization=scope.organization)
+        .select_related("user")
+        .order_by("revoked_at", "-created_at"),
+        "key_form": IngestKeyForm(organization=scope.organization),
+        "token_form": SecretForm(),
+        "otlp_endpoint": otlp_endpoint(request),
+        "api_url": f"{settings.COSTWATCH_URL}/api/v1/",
+    }
+    return show(request, scope, "web/settings/index.html", status, **(context | more))
