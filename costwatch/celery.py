@@ -15,5 +15,7 @@ app.autodiscover_tasks()
 def _schedule(sender: Celery, **_: object) -> None:
     """Each room says in its tasks.py what beat does for it."""
     from costwatch.attribution.tasks import beat_schedule as attribution
+    from costwatch.budgets.tasks import beat_schedule as budgets
+    from costwatch.recommendations.tasks import beat_schedule as recommendations
 
-    sender.conf.beat_schedule = {**attribution}
+    sender.conf.beat_schedule = {**attribution, **budgets, **recommendations}

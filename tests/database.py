@@ -22,6 +22,7 @@ def pytest_load_initial_conftests() -> None:
         from costwatch.embedded.postgres import running
 
         data_dir = Path(tempfile.mkdtemp(prefix="costwatch-tests-"))
+        data_dir.chmod(0o755)  # Postgres does not run as root, and must get there
         _running.callback(shutil.rmtree, data_dir, ignore_errors=True)
         os.environ["DATABASE_URL"] = _running.enter_context(running(data_dir, durable=False))
 
