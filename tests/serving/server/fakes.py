@@ -22,6 +22,7 @@ from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
 
 CONTEXT_TOKENS = 200
+_NO_END = 10**9
 END_OF_ANSWER = "."  # a prompt with it is answered "xyz" and then the end
 
 
@@ -63,7 +64,7 @@ class FakeEngine:
 
     def __post_init__(self) -> None:
         self.requests: list[Request] = []
-        self._is_held = False
+        self._steps_allowed = _NO_END
         self._to_cancel: set[str] = set()
         self._lock = threading.Condition()
         self._work: list[_Work] = []
@@ -91,14 +92,14 @@ class FakeEngine:
             self._to_cancel.add(request_id)
             self._lock.notify()
 
-    def hold(self) -> None:
-        """Take requests and cancel them, and compute nothing."""
+    def hold(self, after_steps: int = 0) -> None:
+        """Take requests and cancel them, and compute no more than this."""
         with self._lock:
-            self._is_held = True
+            self._steps_allowed = after_steps
 
     def let_go(self) -> None:
         with self._lock:
-            self._is_held = False
+            self._steps_allowed = _NO_END
             self._lock.notify()
 
     @property
@@ -125,13 +126,14 @@ class FakeEngine:
             with self._lock:
                 self._lock.wait_for(self._has_something_to_do)
                 self._let_leave(self._to_cancel)
-                if self._work and not self._is_held:
+                if self._work and self._steps_allowed:
+                    self._steps_allowed -= 1
                     self._step()
         with self._lock:
             self._let_leave({each.request.request_id for each in self._work})
 
     def _has_something_to_do(self) -> bool:
-        return self._is_stopped or bool(self._to_cancel) or bool(self._work and not self._is_held)
+        return self._is_stopped or bool(self._to_cancel) or bool(self._work and self._steps_allowed)
 
     def _let_leave(self, request_ids: set[str]) -> None:
         for work in [each for each in self._work if each.request.request_id in request_ids]:
