@@ -33,7 +33,7 @@ def forecast(
     days     amounts of whole days before today, also of earlier periods. A day that is missing is not known.
     period   its first and last day, both included; today is one of them.
 
-    A day to come costs the median of its weekday, where that was seen twice, else the median of all: one expensive
+    A day to come costs the median of its weekday, where that was seen thrice, else the median of all: one expensive
     day moves neither. The interval takes the days' deviations from this (by their median) as independent.
     """
     known = sorted(day for day in days if day < today)
@@ -52,7 +52,7 @@ def forecast(
 
 def _typical(days: Mapping[date, Decimal], day: date) -> Decimal:
     same_weekday = [amount for d, amount in days.items() if d.weekday() == day.weekday()]
-    return median(same_weekday if len(same_weekday) > 1 else list(days.values()))
+    return median(same_weekday if len(same_weekday) > 2 else list(days.values()))
 
 
 def _spread(days: Mapping[date, Decimal]) -> Decimal:
