@@ -81,14 +81,15 @@ class Supervisor:
         self._server: Any = None
 
     def __enter__(self) -> Supervisor:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config)],
-            env=self._environment,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._log / "supervisord.err").open("w"),
-            start_new_session=True,  # Ctrl-C in the terminal is for us; we stop it in order
-            preexec_fn=_end_with_parent,
-        )
+        with (self._log / "supervisord.err").open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config)],
+                env=self._environment,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C in the terminal is for us; we stop it in order
+                preexec_fn=_end_with_parent,
+            )
         self._wait_for_socket()
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         self._server = xmlrpc.client.ServerProxy("http://localhost", transport=transport)
@@ -100,6 +101,8 @@ class Supervisor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._server is not None:
+            self._server("close")()
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(timeout=90)
