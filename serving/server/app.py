@@ -80,9 +80,17 @@ class Access:
 
 
 def build_app(
-    served: Served, engine: Engine, recorder: Recorder, access: Access | None = None
+    served: Served,
+    engine: Engine,
+    recorder: Recorder,
+    access: Access | None = None,
+    *,
+    settle_seconds: float = _SETTLE_SECONDS,
 ) -> Starlette:
-    """The application. When it shuts down it lets go of every call, stops the engine, and has recorded them all."""
+    """The application. When it shuts down it lets go of every call, stops the engine, and has recorded them all.
+
+    settle_seconds   how long the engine has then to let go of what it was told to cancel
+    """
     access = access or Access()
     desk = Desk(engine, served.name, recorder.record)
     models = _Models(served, access)
@@ -95,7 +103,7 @@ def build_app(
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
-        await desk.drain(_SETTLE_SECONDS)
+        await desk.drain(settle_seconds)
         await asyncio.to_thread(engine.stop)
 
     return Starlette(

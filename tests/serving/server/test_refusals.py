@@ -35,6 +35,8 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
         ({"n": 2}, "n"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"logprobs": True}, "logprobs"),
+        ({"extra_body": {"logprobs": 0}}, "logprobs"),
+        ({"extra_body": {"n": True}}, "n"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
