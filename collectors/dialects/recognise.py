@@ -70,8 +70,9 @@ def observe(
     meters = _meters(found, scope)
     for meaning in _WORKED_IN:
         found.pop(meaning, None)
-    if found.get("streaming") is False:
-        # OpenLIT gives the whole duration as the time to the first token of an answer that came at once.
+    if found.get("streaming") is False and scope.vantage is not Vantage.SERVER:
+        # OpenLIT gives the whole duration as the time to the first token of an answer that came at once. A runtime
+        # knows when it had the first one, whether or not it sent it by itself.
         found.pop("time_to_first_token_ns", None)
     return Observation(
         trace_id=link.trace_id,

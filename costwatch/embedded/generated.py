@@ -22,7 +22,7 @@ from collectors.observation import (
     Vantage,
 )
 
-GPU = "NVIDIA H100 80GB HBM3"
+GPU = "NVIDIA L4"
 _SECOND_NS = 1_000_000_000
 _HOUR_NS = 3600 * _SECOND_NS
 
@@ -55,8 +55,8 @@ APPLICATIONS = (
     Application("support", "triage", "openai", "gpt-4o-mini", 0.20, 0.5, 1.0, 420, 4, repeated=0.3),
     Application("legal", "contract-summaries", "anthropic", "claude-sonnet-4-5", 0.03, 0.1, 1.0, 14000, 700),
     Application(
-        "data-platform", "labelling", "costwatch", "llama-3.1-8b", 0.12, 1.0, 1.5, 900, 90,
-        device_ms_per_call=260, prefix_share=0.55, repeated=0.08, output_tokens_per_second=95,
+        "data-platform", "report-drafts", "costwatch", "llama-3.1-8b", 0.12, 1.0, 1.5, 6000, 900,
+        device_ms_per_call=45_000, prefix_share=0.55, repeated=0.08, output_tokens_per_second=22,
     ),
     Application("", "", "openai", "gpt-4o", 0.03, 0.9, 1.0, 1500, 250),
 )  # fmt: skip
@@ -144,17 +144,24 @@ def _call(application: Application, hour: datetime, chance: random.Random) -> Ob
 
 
 class _Clock:
-    """The GPU's clock: what the calls of an hour took is attributed, the rest of the hour idle."""
+    """The GPU's clock: what the calls of an hour took is attributed, the rest of the hour idle.
+
+    Work that does not fit into its hour runs on in the next.
+    """
 
     def __init__(self) -> None:
         self._begun_ns: int | None = None
         self._attributed_ns = 0
+        self._waiting_ns = 0
 
     def hour(self, hour: datetime, seen: list[Observation]) -> list[DeviceTime]:
         start_ns = int(hour.timestamp()) * _SECOND_NS
         if self._begun_ns is None:
             self._begun_ns = start_ns
-        self._attributed_ns += sum(one.device_ns or 0 for one in seen)
+        self._waiting_ns += sum(one.device_ns or 0 for one in seen)
+        done_ns = min(self._waiting_ns, _HOUR_NS)
+        self._waiting_ns -= done_ns
+        self._attributed_ns += done_ns
         end_ns = start_ns + _HOUR_NS
         states = {
             "attributed": self._attributed_ns,

@@ -66,10 +66,10 @@ def _people_it(organization: Organization) -> None:
     call_command(
         "set_price",
         *("--organization", organization.name, "--device", generated.GPU),
-        *("--per-hour", "2.90", "--from", "2025-01-01"),
+        *("--per-hour", "0.80", "--from", "2025-01-01"),
         verbosity=0,
     )
-    for name, amount in (("Support", "40"), ("Web Search", "120")):
+    for name, amount in (("Support", "45"), ("Web Search", "60")):
         Budget.objects.create(
             organization=organization,
             team=Team.objects.get(organization=organization, name=name),
