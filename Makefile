@@ -11,7 +11,7 @@ ARGS ?=
 BIN := .venv/bin
 NO_DEMO := $(if $(filter no,$(DEMO)),--no-demo)
 
-.PHONY: up test lint env lock format
+.PHONY: up test lint env lock format screenshot
 
 up: env
 	@exec $(BIN)/costwatch up --port $(PORT) --otlp-port $(OTLP_PORT) --runtime-port $(RUNTIME_PORT) --data $(DATA) $(NO_DEMO)
@@ -43,3 +43,6 @@ env:
 
 lock:
 	@tools/lock.sh
+
+screenshot: env
+	$(BIN)/python tools/screenshot.py docs/overview.png
