@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -9,10 +10,19 @@ def main() -> None:
         from costwatch.embedded.up import main as up
 
         sys.exit(up(sys.argv[2:]))
+    from costwatch.embedded.here import use_stack_of
+
+    use_stack_of(Path(os.environ.get("COSTWATCH_DATA", ".data")))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costwatch.settings")
     from django.core.management import execute_from_command_line
+    from django.db import OperationalError
 
-    execute_from_command_line(["costwatch", *sys.argv[1:]])
+    try:
+        execute_from_command_line(["costwatch", *sys.argv[1:]])
+    except OperationalError as error:
+        sys.exit(
+            f"costwatch: the database cannot be used; start it with `costwatch up`, or name it: {error}"
+        )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ def stack(mailbox: tuple[Mailbox, int]) -> Iterator[Stack]:
         if name not in {"DATABASE_URL", "CELERY_BROKER_URL", "COSTWATCH_SECRET_KEY"}
     }
     environment |= {"EMAIL_URL": f"smtp://127.0.0.1:{mailbox[1]}", "PYTHONUNBUFFERED": "1"}
+    environment["COSTWATCH_DATA"] = str(folder / "data")
     stack = Stack(folder / "data", environment)
     stack.up()
     yield stack

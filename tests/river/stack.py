@@ -106,11 +106,7 @@ class Stack:
             [sys.executable, "-m", "costwatch", *arguments],
             capture_output=True,
             text=True,
-            env={
-                **self.environment,
-                "DATABASE_URL": self.database_url(),
-                "COSTWATCH_SECRET_KEY": "x",
-            },
+            env=self.environment,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
@@ -144,16 +140,11 @@ class Stack:
 
     def audit(self) -> str:
         """What `costwatch audit` says of itself; fails on a difference."""
-        environment = {
-            **self.environment,
-            "DATABASE_URL": self.database_url(),
-            "COSTWATCH_SECRET_KEY": "x",
-        }
         done = subprocess.run(
             [sys.executable, "-m", "costwatch", "audit"],
             capture_output=True,
             text=True,
-            env=environment,
+            env=self.environment,
             check=False,
         )
         assert done.returncode == 0, done.stdout
