@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -108,12 +108,16 @@ def test_a_port_that_was_taken_meanwhile_is_left_to_its_owner(folder: Path) -> N
             assert db.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_the_pid_file_of_a_dead_server_stops_nothing(folder: Path) -> None:
-    """After a restart of the machine its pid may be anybody's, here: our own."""
+def test_a_stranger_with_a_dead_servers_pid_stops_nothing(folder: Path) -> None:
+    """After a restart of the machine the pid may be anybody's of the same user."""
     cluster = postgres.prepare(folder)
-    Path(cluster.folder, "postmaster.pid").write_text(f"{os.getpid()}\n{cluster.folder}\n")
-    with postgres.running(folder) as url, psycopg.connect(url) as db:
-        assert db.execute("SELECT 1").fetchone() == (1,)
+    user = "nobody" if os.geteuid() == 0 else None
+    with subprocess.Popen(["sleep", "600"], user=user) as stranger, ExitStack() as at_the_end:
+        at_the_end.callback(stranger.kill)
+        pid_file = Path(cluster.folder, "postmaster.pid")
+        pid_file.write_text(f"{stranger.pid}\n{cluster.folder}\n")
+        with postgres.running(folder) as url, psycopg.connect(url) as db:
+            assert db.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_a_making_that_was_cut_off_is_begun_again(folder: Path) -> None:

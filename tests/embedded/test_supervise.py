@@ -47,6 +47,7 @@ def test_a_program_that_was_killed_comes_back(tmp_path: Path) -> None:
     with Supervisor(tmp_path, [waits("web", ends)], os.environ) as supervisor:
         supervisor.start("web")
         first = pid_of(supervisor, "web")
+        eventually("it runs", lambda: supervisor.states()["web"] == "RUNNING")
         psutil.Process(first).kill()
         eventually("it came back", lambda: pid_of(supervisor, "web") != first)
         eventually("it stays", lambda: supervisor.states()["web"] == "RUNNING")
