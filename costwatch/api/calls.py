@@ -17,7 +17,7 @@ from costwatch.attribution.queries import BadCursor, Call
 from costwatch.pricing.cost import CallCost, cost_of_calls
 
 
-class CallSerializer(serializers.Serializer[Call]):
+class CallSerializer(serializers.Serializer[Any]):
     """One inference request. null is unknown, which is not zero."""
 
     call_id = serializers.UUIDField()
@@ -28,7 +28,7 @@ class CallSerializer(serializers.Serializer[Call]):
     customer = serializers.CharField(allow_null=True)
     user = serializers.CharField(allow_null=True)
     session = serializers.CharField(allow_null=True)
-    source = serializers.CharField()
+    source = serializers.CharField()  # type: ignore[assignment]  # a field of that name
     provider = serializers.CharField(allow_null=True)
     request_model = serializers.CharField(allow_null=True)
     response_model = serializers.CharField(allow_null=True)

@@ -1,5 +1,7 @@
 """GET /capacity"""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -8,10 +10,9 @@ from rest_framework.response import Response
 from costwatch.api.parameters import END, START, period_of
 from costwatch.api.scope import OrganizationView
 from costwatch.attribution import queries
-from costwatch.attribution.queries import CapacityRow
 
 
-class CapacitySerializer(serializers.Serializer[CapacityRow]):
+class CapacitySerializer(serializers.Serializer[Any]):
     """Whole nanoseconds, so that attributed + unattributed + idle = wall, exactly."""
 
     device_id = serializers.CharField()

@@ -29,6 +29,19 @@ INTERVALS: dict[str, Interval | None] = {
     "day": "day",
     "month": "month",
 }
+_COPIED = (
+    "calls",
+    "failed_calls",
+    "unknown_usage_calls",
+    "input_tokens",
+    "cache_read_input_tokens",
+    "cache_write_input_tokens",
+    "output_tokens",
+    "reasoning_output_tokens",
+    "currency",
+    "unpriced_calls",
+    "unpriced_tokens",
+)
 _IDS = (Dimension.TEAM, Dimension.SOURCE)  # they have an id beside the name
 
 
@@ -40,7 +53,7 @@ def _name_field(dimension: str) -> serializers.CharField:
     )
 
 
-class CostSerializer(serializers.Serializer[CostRow]):
+class CostSerializer(serializers.Serializer[Any]):
     """Sums of a group. What has no price is in the unpriced numbers, not in cost."""
 
     start = serializers.DateTimeField(
@@ -50,7 +63,7 @@ class CostSerializer(serializers.Serializer[CostRow]):
     team_id = serializers.IntegerField(required=False, allow_null=True)
     feature = _name_field("feature")
     customer = _name_field("customer")
-    source = _name_field("source")
+    source = _name_field("source")  # type: ignore[assignment]  # a field of that name
     source_id = serializers.IntegerField(required=False, allow_null=True)
     service = _name_field("service")
     environment = _name_field("environment")
@@ -78,19 +91,15 @@ class CostSerializer(serializers.Serializer[CostRow]):
 
     def to_representation(self, row: CostRow) -> dict[str, Any]:
         """Only what was grouped by; exact decimals from whole nanoseconds and microjoules."""
-        computed = {
+        start = {"start": self.fields["start"].to_representation(row.start)} if row.start else {}
+        return {
+            **start,
             **_group_of(row),
+            **{name: getattr(row, name) for name in _COPIED},
             "device_seconds": decimal_text(row.device_ns, 9),
             "energy_joules": decimal_text(row.energy_uj, 6),
             "cost": f"{row.cost:f}",
             "unpriced_device_seconds": decimal_text(row.unpriced_device_ns, 9),
-        }
-        if row.start is not None:
-            computed["start"] = self.fields["start"].to_representation(row.start)
-        return {
-            name: computed[name] if name in computed else getattr(row, name)
-            for name in self.fields
-            if name in computed or (hasattr(row, name) and name != "start")
         }
 
 

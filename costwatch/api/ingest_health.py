@@ -1,5 +1,7 @@
 """GET /ingest-health"""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -8,10 +10,9 @@ from rest_framework.response import Response
 from costwatch.api.parameters import END, START, period_of
 from costwatch.api.scope import OrganizationView
 from costwatch.attribution import queries
-from costwatch.attribution.queries import IngestRow
 
 
-class IngestSerializer(serializers.Serializer[IngestRow]):
+class IngestSerializer(serializers.Serializer[Any]):
     key = serializers.CharField(help_text="name and first characters of the ingest key")
     outcome = serializers.CharField(
         help_text="observation, link, wrapper, duplicate, or: refused, and why"

@@ -8,14 +8,17 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.views import SpectacularAPIView
 
 from costwatch.api.authentication import ApiTokenAuthentication
+from costwatch.api.permissions import IsMember
 from costwatch.api.scope import OrganizationView
 
 
 class SchemaView(OrganizationView, SpectacularAPIView):
-    """For members, like everything else here."""
+    """For members, like everything else here; drf-spectacular's own default is everybody."""
+
+    permission_classes = [IsMember]
 
 
-class ApiTokenScheme(OpenApiAuthenticationExtension):
+class ApiTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Tells the schema about the tokens."""
 
     target_class = ApiTokenAuthentication

@@ -26,8 +26,11 @@ class OrganizationView(APIView):
         memberships = Membership.objects.filter(user=user).select_related("organization")
         if isinstance(self.request.auth, ApiToken):
             return memberships.filter(organization_id=self.request.auth.organization_id).first()
-        chosen = memberships.filter(organization_id=self.request.session.get(ORGANIZATION_KEY))
-        return chosen.first() or memberships.order_by("organization__name").first()
+        chosen = self.request.session.get(ORGANIZATION_KEY) or 0
+        return (
+            memberships.filter(organization_id=chosen).first()
+            or memberships.order_by("organization__name").first()
+        )
 
     @property
     def organization(self) -> Organization:

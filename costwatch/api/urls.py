@@ -1,15 +1,22 @@
 from django.urls import path
 
+from costwatch.api.budgets import BudgetsView, BudgetView
 from costwatch.api.calls import CallsView
 from costwatch.api.capacity import CapacityView
+from costwatch.api.chargeback import ChargebackView
 from costwatch.api.costs import CostsView
 from costwatch.api.ingest_health import IngestHealthView
+from costwatch.api.recommendations import RecommendationsView
 from costwatch.api.schema import SchemaView
 
 urlpatterns = [
+    path("budgets", BudgetsView.as_view(), name="api-budgets"),
+    path("budgets/<int:budget_id>", BudgetView.as_view(), name="api-budget"),
     path("calls", CallsView.as_view(), name="api-calls"),
-    path("costs", CostsView.as_view(), name="api-costs"),
     path("capacity", CapacityView.as_view(), name="api-capacity"),
+    path("chargeback", ChargebackView.as_view(), name="api-chargeback"),
+    path("costs", CostsView.as_view(), name="api-costs"),
     path("ingest-health", IngestHealthView.as_view(), name="api-ingest-health"),
+    path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
     path("schema", SchemaView.as_view(), name="api-schema"),
 ]

@@ -98,7 +98,7 @@ class CallsForm(forms.Form):
 class WordsField(forms.CharField):
     """Several words in one line, separated by commas, spaces or semicolons."""
 
-    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]  a list, as the model's field is
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]  # a list, as the model's field is
         return [word for word in re.split(r"[\s,;]+", super().to_python(value) or "") if word]
 
     def prepare_value(self, value: Any) -> Any:
@@ -121,7 +121,7 @@ class PercentsField(WordsField):
 class AddressesField(WordsField):
     """E-mail addresses."""
 
-    def to_python(self, value: Any) -> list[str]:
+    def to_python(self, value: Any) -> list[str]:  # type: ignore[override]
         words = super().to_python(value)
         for word in words:
             try:

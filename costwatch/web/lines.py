@@ -155,8 +155,8 @@ def team_lines(
     return lines
 
 
-def _own(rows: Iterable[CostRow]) -> dict[int | None, Use]:
-    grouped: dict[int | None, list[CostRow]] = defaultdict(list)
+def _own(rows: Iterable[CostRow]) -> dict[Any, Use]:
+    grouped: dict[Any, list[CostRow]] = defaultdict(list)
     for row in rows:
         grouped[row.key[Dimension.TEAM]].append(row)
     return {team_id: sum_of(group) for team_id, group in grouped.items()}

@@ -79,7 +79,7 @@ def page(route: str, view: Page, *, name: str, needs: Needs = Needs.MEMBER) -> U
             return view(request, scope, **ids)
 
     guarded = login_required(scoped)
-    guarded.scoped = True  # type: ignore[attr-defined]  the tests ask every address for it
+    guarded.scoped = True  # type: ignore[attr-defined]  # the tests ask every address for it
     return path(route, guarded, name=name)
 
 

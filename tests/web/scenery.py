@@ -133,7 +133,7 @@ def _call(habit: Habit, at: datetime, chance: random.Random) -> Iterator[Observa
     outputs = max(1, round(habit.output_tokens * chance.lognormvariate(0, 0.5)))
     first_ns = round(1e6 * chance.lognormvariate(5.6, 0.5))
     each_ns = round(1e6 * chance.lognormvariate(2.9, 0.3))
-    failed = chance.random() < 0.015
+    failed = chance.randrange(40) == 0
     seen = observation(
         at=at,
         duration_ns=first_ns + each_ns * outputs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import messages
@@ -45,7 +46,7 @@ class Standing:
     @property
     def width(self) -> str:
         """Of the gauge's bar, in per cent."""
-        return f"{min(self.state.fraction, 1) * 100:.2f}"
+        return f"{min(self.state.fraction, Decimal(1)) * 100:.2f}"
 
     @property
     def passed(self) -> str:
@@ -118,4 +119,4 @@ def delete(request: HttpRequest, scope: Scope, budget_id: int) -> HttpResponse:
 def _recorded(budget: Budget) -> dict[str, Any]:
     """For the audit log: plain JSON."""
     values = model_to_dict(budget, fields=_RECORDED)
-    return {**values, "amount": f"{budget.amount:f}"}
+    return {**values, "amount": f"{budget.amount.normalize():f}"}

@@ -67,7 +67,7 @@ def set_status(request: HttpRequest, scope: Scope, recommendation_id: int) -> Ht
 
 
 def evidence_of(row: Recommendation) -> Iterator[tuple[str, str]]:
-    """What an estimate rests on, in words and with units. Names end in their unit, which says how to write the value."""
+    """What an estimate rests on, in words and with units. Names carry their unit, which says how to write the value."""
     start, end = (row.evidence.get(f"window_{edge}") for edge in ("start", "end"))
     if start and end:
         yield "observed", f"{_moment(start)} to {_moment(end)}"
@@ -81,7 +81,7 @@ def evidence_of(row: Recommendation) -> Iterator[tuple[str, str]]:
 
 
 def _label(name: str) -> str:
-    return name.removesuffix("_ns").replace("_", " ")
+    return name.replace("_ns", "_time").replace("_", " ")
 
 
 def _written(name: str, value: Any, currency: str) -> str:
@@ -89,7 +89,7 @@ def _written(name: str, value: Any, currency: str) -> str:
         return "unknown"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name.endswith("_ns"):
+    if "_ns" in name:
         return device_seconds_text(int(value))
     if name.endswith("share"):
         return percent(value)

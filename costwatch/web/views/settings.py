@@ -16,6 +16,8 @@ from costwatch.web.forms import IngestKeyForm, SecretForm
 from costwatch.web.scope import Scope, record, show
 from costwatch.web.sending import otlp_endpoint
 
+_TOKEN_IDS = "token_%s"  # both forms of the page have a name
+
 
 @require_GET
 def index(request: HttpRequest, scope: Scope) -> HttpResponse:
@@ -36,7 +38,7 @@ def create_key(request: HttpRequest, scope: Scope) -> HttpResponse:
 @never_cache
 @require_POST
 def create_token(request: HttpRequest, scope: Scope) -> HttpResponse:
-    form = SecretForm(request.POST)
+    form = SecretForm(request.POST, auto_id=_TOKEN_IDS)
     if not form.is_valid():
         return _index(request, scope, status=400, token_form=form)
     token, secret = ApiToken.issue(
@@ -75,7 +77,7 @@ def _index(request: HttpRequest, scope: Scope, status: int = 200, **more: Any) -
         .select_related("user")
         .order_by("revoked_at", "-created_at"),
         "key_form": IngestKeyForm(organization=scope.organization),
-        "token_form": SecretForm(),
+        "token_form": SecretForm(auto_id=_TOKEN_IDS),
         "otlp_endpoint": otlp_endpoint(request),
         "api_url": f"{settings.COSTWATCH_URL}/api/v1/",
     }

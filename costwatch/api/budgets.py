@@ -1,0 +1,185 @@
+"""GET and POST /budgets; GET, PATCH and DELETE /budgets/ID"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import transaction
+from django.shortcuts import get_object_or_404
+from django.utils import timezone
+from drf_spectacular.utils import extend_schema, extend_schema_field, inline_serializer
+from rest_framework import serializers, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from costwatch.accounts.models import AuditEvent, Team
+from costwatch.api.permissions import MayChangeMoney
+from costwatch.api.scope import OrganizationView
+from costwatch.budgets.evaluate import BudgetState, state_of
+from costwatch.budgets.models import Budget, default_thresholds
+from costwatch.domain.forecast import Forecast
+
+
+class ForecastSerializer(serializers.Serializer[Forecast]):
+    """At the end of the period; with a probability of about 80 % between low and high."""
+
+    expected = serializers.CharField(help_text="a decimal")
+    low = serializers.CharField()
+    high = serializers.CharField()
+
+    def to_representation(self, instance: Forecast) -> dict[str, str]:
+        return {name: f"{getattr(instance, name):f}" for name in ("expected", "low", "high")}
+
+
+class StateSerializer(serializers.Serializer[BudgetState]):
+    """Where a budget stands: the very numbers that its alerts are decided on."""
+
+    start = serializers.DateTimeField(source="period.start")
+    end = serializers.DateTimeField(source="period.end")
+    spent = serializers.SerializerMethodField(help_text="a decimal, without what has no price")
+    fraction = serializers.DecimalField(20, 4, help_text="of the amount; above 1: overspent")
+    forecast = ForecastSerializer(allow_null=True, help_text="null: too few days are known")
+    crossed = serializers.ListField(child=serializers.IntegerField(), help_text="thresholds")
+    unpriced_calls = serializers.IntegerField()
+
+    def get_spent(self, state: BudgetState) -> str:
+        return f"{state.spent:f}"
+
+
+class BudgetSerializer(serializers.ModelSerializer[Budget]):
+    team = serializers.SlugRelatedField(
+        slug_field="slug",
+        queryset=Team.objects.none(),
+        allow_null=True,
+        default=None,
+        help_text="slug, with the teams below it; null: the whole organization",
+    )
+    amount = serializers.DecimalField(
+        20, 6, help_text="a month, in the organization's currency, above zero"
+    )
+    thresholds = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=1000),
+        min_length=1,
+        default=default_thresholds,
+        help_text="per cent; each is told once a month",
+    )
+    addresses = serializers.ListField(
+        child=serializers.EmailField(),
+        default=list,
+        help_text="who gets the mail; empty: owners and finance",
+    )
+    state = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Budget
+        fields = (
+            "id",
+            "name",
+            "team",
+            "amount",
+            "currency",
+            "period",
+            "thresholds",
+            "addresses",
+            "active",
+            "created_at",
+            "state",
+        )
+        read_only_fields = ("id", "currency", "period", "created_at")
+
+    def get_fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = super().get_fields()
+        if "organization" in self.context:
+            fields["team"].queryset = self.context["organization"].teams.all()
+        return fields
+
+    @extend_schema_field(StateSerializer)
+    def get_state(self, budget: Budget) -> Any:
+        return StateSerializer(state_of(budget, timezone.now())).data
+
+    def validate_amount(self, amount: Any) -> Any:
+        if amount <= 0:
+            raise serializers.ValidationError(f"{amount}: expected an amount above zero")
+        return amount
+
+    def validate_thresholds(self, thresholds: list[int]) -> list[int]:
+        return sorted(set(thresholds))
+
+
+class BudgetsView(OrganizationView):
+    permission_classes = [MayChangeMoney]
+
+    @extend_schema(
+        operation_id="budgets_list",
+        summary="All budgets, and where each stands this month",
+        responses=inline_serializer("BudgetsPage", {"results": BudgetSerializer(many=True)}),
+    )
+    def get(self, request: Request) -> Response:
+        found = Budget.objects.filter(organization=self.organization)
+        rows = BudgetSerializer(found.select_related("team", "organization"), many=True).data
+        return Response({"results": rows})
+
+    @extend_schema(
+        summary="Make a budget", request=BudgetSerializer, responses={201: BudgetSerializer}
+    )
+    def post(self, request: Request) -> Response:
+        serializer = BudgetSerializer(
+            data=request.data, context={"organization": self.organization}
+        )
+        serializer.is_valid(raise_exception=True)
+        with transaction.atomic():
+            budget = serializer.save(
+                organization=self.organization, currency=self.organization.currency
+            )
+            _record(self, "budget.created", budget, _plain(request.data))
+        return Response(serializer.data, status=status.HTTP_201_CREATED)
+
+
+class BudgetView(OrganizationView):
+    permission_classes = [MayChangeMoney]
+
+    @extend_schema(summary="One budget", responses=BudgetSerializer)
+    def get(self, request: Request, budget_id: int) -> Response:
+        return Response(BudgetSerializer(self._budget(budget_id)).data)
+
+    @extend_schema(summary="Change a budget", request=BudgetSerializer, responses=BudgetSerializer)
+    def patch(self, request: Request, budget_id: int) -> Response:
+        serializer = BudgetSerializer(
+            self._budget(budget_id),
+            data=request.data,
+            partial=True,
+            context={"organization": self.organization},
+        )
+        serializer.is_valid(raise_exception=True)
+        with transaction.atomic():
+            budget = serializer.save()
+            _record(self, "budget.changed", budget, _plain(request.data))
+        return Response(serializer.data)
+
+    @extend_schema(summary="Delete a budget with its alerts", responses={204: None})
+    def delete(self, request: Request, budget_id: int) -> Response:
+        budget = self._budget(budget_id)
+        with transaction.atomic():
+            _record(self, "budget.deleted", budget, {"amount": f"{budget.amount.normalize():f}"})
+            budget.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+    def _budget(self, budget_id: int) -> Budget:
+        found = Budget.objects.filter(organization=self.organization)
+        return get_object_or_404(found.select_related("team", "organization"), pk=budget_id)
+
+
+def _plain(data: Any) -> dict[str, Any]:
+    """What was sent and accepted, for the audit log."""
+    writable = {"name", "team", "amount", "thresholds", "addresses", "active"}
+    return {name: value for name, value in data.items() if name in writable}
+
+
+def _record(view: OrganizationView, action: str, budget: Budget, details: dict[str, Any]) -> None:
+    AuditEvent.objects.create(
+        organization=view.organization,
+        actor=view.user,
+        action=action,
+        target=str(budget)[:200],
+        details=details,
+    )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from costwatch.accounts.models import AuditEvent, Organization
+from costwatch.budgets.models import Budget
+from tests.api.conftest import Reader
+from tests.factories import TeamFactory
+
+
+def test_a_budget_is_made_read_changed_and_deleted(
+    furnished: Organization, finance: Reader
+) -> None:
+    status, made = finance.send(
+        "post", "budgets", {"name": "Search", "team": "search", "amount": "12.5"}
+    )
+    assert status == 201
+    assert (made["team"], made["amount"], made["currency"]) == ("search", "12.500000", "USD")
+    assert made["thresholds"] == [50, 80, 100]
+    assert finance.get("budgets")["results"] == [made]
+    assert made["state"]["forecast"] is None, "two days are too few"
+    [spent] = finance.get("costs", team="search")["results"]
+    assert Decimal(made["state"]["spent"]) == Decimal(spent["cost"])
+    assert made["state"]["unpriced_calls"] == spent["unpriced_calls"] > 0
+
+    path = f"budgets/{made['id']}"
+    status, changed = finance.send("patch", path, {"amount": "0.000001", "thresholds": [90, 10]})
+    assert status == 200
+    assert changed["state"]["crossed"] == [10, 90] == changed["thresholds"]
+    assert changed["name"] == "Search"
+    assert finance.get(path) == changed
+    assert finance.send("delete", path) == (204, None)
+    assert finance.send("get", path)[0] == 404
+    actions = AuditEvent.objects.filter(action__startswith="budget.").order_by("pk")
+    assert [event.action.split(".")[1] for event in actions] == ["created", "changed", "deleted"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"amount": "1"}, "name"),
+        ({"name": "x"}, "amount"),
+        ({"name": "x", "amount": "0"}, "amount"),
+        ({"name": "x", "amount": "1", "team": "elsewhere"}, "team"),
+        ({"name": "x", "amount": "1", "thresholds": []}, "thresholds"),
+        ({"name": "x", "amount": "1", "thresholds": [0]}, "thresholds"),
+        ({"name": "x", "amount": "1", "addresses": ["ann"]}, "addresses"),
+    ],
+)
+def test_what_can_not_be_a_budget_is_refused_by_field(
+    organization: Organization, finance: Reader, body: dict[str, object], field: str
+) -> None:
+    TeamFactory(name="elsewhere")
+    status, said = finance.send("post", "budgets", body)
+    assert status == 400
+    assert list(said) == [field]
+    assert not Budget.objects.exists()
+
+
+def test_what_only_costwatch_decides_is_not_taken_from_the_caller(
+    organization: Organization, finance: Reader
+) -> None:
+    _, made = finance.send(
+        "post", "budgets", {"name": "x", "amount": "1", "currency": "EUR", "id": 99}
+    )
+    assert made["currency"] == "USD"
+    assert made["id"] != 99

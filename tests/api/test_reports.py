@@ -1,0 +1,89 @@
+"""Chargeback, capacity, ingest health, recommendations and the schema."""
+
+from __future__ import annotations
+
+import csv
+import io
+from decimal import Decimal
+from typing import Any
+
+from django.core.management import call_command
+
+from costwatch.accounts.models import Organization
+from costwatch.api.chargeback import ChargebackSerializer, LineSerializer, TeamTotalSerializer
+from tests.api.conftest import Reader
+from tests.web.test_recommendations import advice
+
+
+def test_the_chargeback_is_the_same_in_both_formats(
+    furnished: Organization, reader: Reader
+) -> None:
+    report = reader.get("chargeback", month="2026-11", format="json")
+    answer = reader.client.get("/api/v1/chargeback", {"month": "2026-11", "format": "csv"})
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert 'filename="chargeback-2026-11.csv"' in answer["Content-Disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.getvalue().decode())))
+    assert len(rows) == len(report["lines"]) > 0
+    assert sum(Decimal(row["cost"]) for row in rows) == Decimal(report["total"])
+    assert sum(Decimal(team["cost"]) for team in report["teams"]) == Decimal(report["total"])
+
+
+def test_the_chargeback_has_the_fields_that_the_schema_promises(
+    furnished: Organization, reader: Reader
+) -> None:
+    report: dict[str, Any] = reader.get("chargeback")
+    assert set(report) == set(ChargebackSerializer().fields)
+    assert set(report["lines"][0]) == set(LineSerializer().fields)
+    assert set(report["teams"][0]) == set(TeamTotalSerializer().fields)
+
+
+def test_a_format_or_month_that_is_none_is_explained(
+    organization: Organization, reader: Reader
+) -> None:
+    assert reader.refused("chargeback", format="xlsx")["format"] == [
+        "'xlsx': expected one of json, csv"
+    ]
+    assert "expected year and month" in reader.refused("chargeback", month="11/2026")["month"][0]
+
+
+def test_capacity_is_conserved(furnished: Organization, reader: Reader) -> None:
+    [device] = reader.get("capacity", start="2026-11-01", end="2026-12-01")["results"]
+    parts = (device["attributed_ns"], device["unattributed_ns"], device["idle_ns"])
+    assert sum(parts) == device["wall_ns"] > 0
+
+
+def test_ingest_health_says_what_became_of_each_span(
+    furnished: Organization, reader: Reader
+) -> None:
+    rows = reader.get("ingest-health")["results"]
+    assert {row["outcome"] for row in rows} >= {"observation"}
+    assert all(row["key"].startswith("tests (cwk_") for row in rows)
+
+
+def test_recommendations_are_open_ones_unless_asked(
+    organization: Organization, reader: Reader
+) -> None:
+    advice(organization)
+    advice(organization, kind="response_cache", status="dismissed")
+    [row] = reader.get("recommendations")["results"]
+    assert (row["kind"], row["layer"], row["effort"]) == ("prefix_cache", "serving", "switch")
+    assert Decimal(row["saving_high_per_month"]) == Decimal("3.40")
+    assert row["evidence"]["calls"] == 394
+    [dismissed] = reader.get("recommendations", status="dismissed")["results"]
+    assert dismissed["kind"] == "response_cache"
+
+
+def test_the_schema_is_valid_and_names_every_path(db: None) -> None:
+    out = io.StringIO()
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
+    for path in (
+        "budgets",
+        "budgets/{budget_id}",
+        "calls",
+        "capacity",
+        "chargeback",
+        "costs",
+        "ingest-health",
+        "recommendations",
+    ):
+        assert f"/api/v1/{path}:" in out.getvalue()

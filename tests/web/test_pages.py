@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from html.parser import HTMLParser
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from costwatch.accounts.models import Membership, Organization, User
+from costwatch.attribution.models import CapacityHour
+from costwatch.budgets.models import Budget
+from costwatch.domain.periods import Period, month_of
+from costwatch.pricing import cost
+from costwatch.web.templatetags.units import money_text
+from tests.factories import MembershipFactory, OrganizationFactory
+from tests.web.conftest import client_of
+
+PAGES = ("overview", "calls", "budgets", "budget-create", "recommendations", "settings")
+
+
+class Inline(HTMLParser):
+    """Collects what a strict policy would block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = dict(attrs)
+        is_data = names.get("type") == "application/json"
+        if tag == "style" or (tag == "script" and "src" not in names and not is_data):
+            self.found.append(tag)
+        self.found += [
+            f"{tag} {name}" for name in names if name == "style" or name.startswith("on")
+        ]
+
+
+def test_no_page_has_inline_script_or_style_and_each_forbids_it(
+    furnished: Organization, owner_client: Client
+) -> None:
+    team = furnished.teams.get(slug="agents")
+    for url in [*(reverse(name) for name in PAGES), reverse("team", args=[team.pk])]:
+        answer = owner_client.get(url)
+        assert answer.status_code == 200, url
+        policy = answer["Content-Security-Policy"]
+        assert "script-src 'self'" in policy
+        assert "style-src 'self'" in policy
+        assert "unsafe" not in policy
+        parser = Inline()
+        parser.feed(answer.content.decode())
+        assert parser.found == [], url
+
+
+def test_the_login_page_has_the_same_policy(client: Client, db: None) -> None:
+    answer = client.get(reverse("login"))
+    assert "script-src 'self'" in answer["Content-Security-Policy"]
+    parser = Inline()
+    parser.feed(answer.content.decode())
+    assert parser.found == []
+
+
+def test_an_e_mail_address_and_a_password_open_the_overview(client: Client, owner: User) -> None:
+    asked = {"username": owner.email, "password": "correct horse battery staple"}
+    answer = client.post(reverse("login"), asked, follow=True)
+    assert answer.redirect_chain[-1][0] == reverse("overview")
+    wrong = Client().post(reverse("login"), {**asked, "password": "guess"})
+    assert "correct email" in wrong.content.decode().lower()
+
+
+def text_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", html).replace("\u00a0", " ").split())
+
+
+def test_the_overview_shows_what_the_rollups_say(
+    furnished: Organization, owner_client: Client
+) -> None:
+    shown = text_of(owner_client.get("/").content.decode())
+    month = cost.costs(furnished, _this_month(furnished))[0]
+    assert money_text(month.cost) in shown
+    assert f"{month.unpriced_calls} of {month.calls} calls have no price" in shown
+    assert "Unattributed" in shown
+    for team in ("Chat assistant", "Summaries", "Agents", "Product", "Platform"):
+        assert team in shown
+    assert "ranker-7b in-house unknown" in shown, "a model without a price costs an unknown amount"
+
+
+def _this_month(organization: Organization) -> Period:
+    return month_of(timezone.now(), organization.time_zone)
+
+
+def test_what_the_teams_cost_adds_up_to_the_whole(
+    furnished: Organization, owner_client: Client
+) -> None:
+    context = owner_client.get("/").context
+    top = [line for line in context["teams"] if line.depth == 0]
+    assert sum(line.use.cost for line in top) == context["used"].cost
+    for name in ("Product", "Platform"):
+        [department] = [line for line in top if line.label == name]
+        i = context["teams"].index(department)
+        below = []
+        for line in context["teams"][i + 1 :]:
+            if line.depth == 0:
+                break
+            below.append(line.use.cost)
+        assert department.use.cost == sum(below)
+
+
+def test_the_pieces_of_the_capacity_bar_fill_it(
+    furnished: Organization, owner_client: Client
+) -> None:
+    [device] = owner_client.get("/").context["capacity"]
+    assert CapacityHour.objects.filter(organization=furnished).exists()
+    row = device.row
+    assert row.attributed_ns + row.unattributed_ns + row.idle_ns == row.wall_ns
+    assert device.attributed + device.unattributed + device.idle == pytest.approx(1)
+
+
+def test_a_refresh_brings_the_middle_of_the_page_alone(
+    furnished: Organization, owner_client: Client
+) -> None:
+    part = owner_client.get("/", {"part": "live"}).content.decode()
+    assert "Chat assistant" in part
+    assert "<html" not in part
+    assert 'id="figure-trend"' in part
+
+
+def test_an_empty_organization_is_told_the_three_variables_to_set(owner_client: Client) -> None:
+    for page in ("overview", "calls"):
+        text = owner_client.get(reverse(page)).content.decode()
+        for name in (
+            "OTEL_EXPORTER_OTLP_ENDPOINT=http://testserver:4318",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "OTEL_RESOURCE_ATTRIBUTES",
+        ):
+            assert name in text, page
+
+
+def test_a_month_that_is_none_is_not_found(owner_client: Client) -> None:
+    for month in ("2026-13", "soon", "2999-01"):
+        assert owner_client.get("/", {"month": month}).status_code == 404
+
+
+def test_a_month_without_calls_says_so(furnished: Organization, owner_client: Client) -> None:
+    answer = owner_client.get("/", {"month": "2020-01"})
+    assert "Nothing arrived in January 2020" in answer.content.decode()
+
+
+def test_a_team_page_holds_what_is_below_it(furnished: Organization, owner_client: Client) -> None:
+    product = furnished.teams.get(slug="product")
+    Budget.objects.create(
+        organization=furnished, team=product, name="Ours", amount=Decimal(9), currency="USD"
+    )
+    answer = owner_client.get(reverse("team", args=[product.pk]))
+    shown = text_of(answer.content.decode())
+    for word in ("Summaries", "contracts", "claude-sonnet-4-5", "Ours", "cost centre 4100"):
+        assert word in shown
+    assert "Agents" not in shown
+    below = [line for line in answer.context["below"] if line.depth == 1]
+    assert sum(line.use.cost for line in below) == answer.context["used"].cost
+
+
+def test_a_person_of_two_organizations_chooses_one(owner: User, organization: Organization) -> None:
+    second = OrganizationFactory(name="Zebra")
+    MembershipFactory(user=owner, organization=second, role=Membership.Role.MEMBER)
+    third = OrganizationFactory(name="Not theirs")
+    client = client_of(owner)
+    choose = reverse("choose-organization")
+    assert client.get("/").context["scope"].organization == organization
+    client.post(choose, {"organization": second.pk})
+    assert client.get("/").context["scope"].organization == second
+    assert client.post(choose, {"organization": third.pk}).status_code == 404
+    assert client.get("/").context["scope"].organization == second
+
+
+def test_times_are_in_the_time_zone_of_the_organization(
+    furnished: Organization, owner_client: Client
+) -> None:
+    furnished.time_zone = "Asia/Kolkata"
+    furnished.save()
+    [first, *_] = owner_client.get(reverse("calls")).context["rows"]
+    page = owner_client.get(reverse("call", args=[first.call.call_id])).content.decode()
+    local = first.call.started_at.astimezone(ZoneInfo("Asia/Kolkata"))
+    assert f"{local:%H:%M:%S}" in page
