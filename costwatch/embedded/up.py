@@ -16,6 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from django.core.exceptions import ImproperlyConfigured
+
+from costwatch import env
 from costwatch.embedded import postgres, stack
 from costwatch.embedded.stack import MODEL_NAME, Options, Secrets
 from costwatch.embedded.supervise import Supervisor
@@ -41,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(asked, _stop)
     try:
         return _up(options)
-    except (CannotStart, postgres.PostgresFailed) as error:
+    except (CannotStart, postgres.PostgresFailed, ImproperlyConfigured) as error:
         print(f"costwatch: {error}", file=sys.stderr)
         return 1
     except _Stop:
@@ -82,7 +85,7 @@ def _up(options: Options) -> int:
     lock = _lock(options.data)
     _check_ports(options)
     kept = Secrets.load(options.data)
-    given = os.environ.get("DATABASE_URL")
+    given = env.text("DATABASE_URL")
     cluster = None if given else postgres.prepare(options.data / "postgres")
     environment = stack.environment(options, kept, given or (cluster.url if cluster else ""))
     programs = stack.programs(options, kept)

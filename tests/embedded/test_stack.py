@@ -11,7 +11,7 @@ from costwatch.embedded.stack import Options, Secrets
 
 @pytest.fixture(autouse=True)
 def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DATABASE_URL", "CELERY_BROKER_URL", "COSTWATCH_SECRET_KEY", "COSTWATCH_URL"):
+    for name in ("DATABASE_URL", "COSTWATCH_SECRET_KEY", "COSTWATCH_URL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -73,3 +73,16 @@ def test_a_secret_key_of_ones_own_is_kept(
     monkeypatch.setenv("COSTWATCH_SECRET_KEY", "my own")
     given = stack.environment(options, kept, "postgresql://x/y")
     assert given["COSTWATCH_SECRET_KEY"] == "my own"
+
+
+def test_a_secret_that_is_mounted_as_a_file_is_read_and_handed_on_once(
+    options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "url").write_text("postgresql://costwatch@db.example.org/costwatch\n")
+    (tmp_path / "key").write_text("my own\n")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("COSTWATCH_SECRET_KEY_FILE", str(tmp_path / "key"))
+    assert "postgres" not in names(options)
+    given = stack.environment(options, Secrets(), "postgresql://x/y")
+    assert given["COSTWATCH_SECRET_KEY"] == "my own"
+    assert not given.keys() & {"DATABASE_URL_FILE", "COSTWATCH_SECRET_KEY_FILE"}

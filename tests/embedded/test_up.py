@@ -47,3 +47,12 @@ def test_a_second_one_on_the_same_data_is_refused(tmp_path: Path) -> None:
         f"costwatch: another `costwatch up` runs on {tmp_path}; stop it, "
         "or name another folder with --data\n"
     )
+
+
+def test_a_database_that_is_named_twice_is_refused_in_one_line(tmp_path: Path) -> None:
+    ports = ("--port", "0", "--otlp-port", "0", "--runtime-port", "0")
+    done = up(tmp_path, *ports, DATABASE_URL="postgresql://x/y", DATABASE_URL_FILE="/nowhere")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "costwatch: DATABASE_URL and DATABASE_URL_FILE are both set; set one of them\n"
+    )

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -27,8 +28,8 @@ class Command(BaseCommand):
             raise CommandError("this is a part of `costwatch up`, which says where its secrets are")
         secrets = json.loads(Path(file).read_text())
         call_command("migrate", verbosity=0)
-        if not os.environ.get("CELERY_BROKER_URL"):
-            install_pgmq(os.environ["DATABASE_URL"])
+        if settings.CELERY_BROKER_URL.startswith("pgmq://"):
+            install_pgmq(settings.CELERY_BROKER_URL.replace("pgmq://", "postgresql://", 1))
         call_command("import_catalogue", verbosity=0)
         name = DEMO_ORGANIZATION if options["demo"] else BARE_ORGANIZATION
         organization, _ = Organization.objects.get_or_create(name=name)
