@@ -64,7 +64,9 @@ def _load(options: ServeOptions) -> LoadedModel:
     began = time.monotonic()
     dtype: torch.dtype = getattr(torch, options.dtype)
     loaded = load(options.model, dtype=dtype, cache_dir=options.cache_dir)
-    parameters = sum(each.numel() for each in loaded.model.parameters())
+    # A tied head is the embedding's memory under a second name.
+    once = {each.data_ptr(): each.numel() for each in loaded.model.parameters()}
+    parameters = sum(once.values())
     _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
     return loaded
 
