@@ -97,9 +97,7 @@ def observation(**fields: Any) -> Observation:
 
 def body(*observations: Observation, links: tuple[SpanLink, ...] = ()) -> Decoded:
     """What decoding a body with these spans gives."""
-    own = [
-        SpanLink(o.trace_id, o.span_id, o.parent_span_id, o.start_unix_ns) for o in observations
-    ]
+    own = [SpanLink(o.trace_id, o.span_id, o.parent_span_id, o.start_unix_ns) for o in observations]
     return Decoded(
         observations=list(observations),
         links=[*own, *links],

@@ -56,9 +56,7 @@ def by_model(loopback: Loopback) -> dict[str, Observation]:
 def test_tags_follow_the_block_into_nested_blocks_threads_and_tasks(openai_app: Loopback) -> None:
     block = Tags("search", "answers", "acme")
     nested = Tags("search", "inner", "acme", "alice", "s-1")
-    assert {
-        model: tags_of(Decoded(), seen) for model, seen in by_model(openai_app).items()
-    } == {
+    assert {model: tags_of(Decoded(), seen) for model, seen in by_model(openai_app).items()} == {
         "plain": Tags("default"),
         "silent-stream": Tags("default"),
         "block": block,
