@@ -17,11 +17,10 @@ import logging
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
@@ -167,32 +166,31 @@ APPLICATIONS: tuple[tuple[str, str, Application], ...] = (
 )
 
 
-def run(base_url: str, stopped: threading.Event) -> None:
-    """Send until told to stop. One call at a time: the point is distinct traffic, not load."""
+def run(base_url: str) -> None:
+    """Send without end. One call at a time: the point is distinct traffic, not load."""
     client = openai.OpenAI(base_url=base_url, api_key="demo", max_retries=0, timeout=120)
     chance = random.Random()  # noqa: S311  traffic, not secrets
     rest_seconds = _FIRST_REST_SECONDS
-    while not stopped.is_set():
+    while True:
         try:
             model = client.models.list().data[0].id
             for team, feature, application in chance.sample(APPLICATIONS, len(APPLICATIONS)):
                 with collectors.attribute(
                     team=team, feature=feature, user=f"user-{chance.randrange(20)}"
                 ):
-                    _one_after_the_other(application(client, model, chance), stopped)
+                    _one_after_the_other(application(client, model, chance))
             rest_seconds = _FIRST_REST_SECONDS
         except openai.APIError as error:
             logger.warning("the runtime does not answer (%s); again in %.0f s", error, rest_seconds)
-            stopped.wait(rest_seconds)
+            time.sleep(rest_seconds)
             rest_seconds = min(rest_seconds * 2, _LONGEST_REST_SECONDS)
 
 
-def _one_after_the_other(calls: Iterator[Any], stopped: threading.Event) -> None:
+def _one_after_the_other(calls: Iterator[Any]) -> None:
     begun = time.monotonic()
     for _ in calls:
         took_seconds = time.monotonic() - begun
-        if stopped.wait(took_seconds * (1 - _BUSY_SHARE) / _BUSY_SHARE):
-            return
+        time.sleep(took_seconds * (1 - _BUSY_SHARE) / _BUSY_SHARE)
         begun = time.monotonic()
 
 
@@ -200,15 +198,18 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: python -m costwatch.embedded.demo_traffic BASE_URL")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    stopped = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopped.set()
-
-    signal.signal(signal.SIGTERM, stop)
+    # At once, in the middle of a call too: waiting for its answer would hold everything up, and the runtime
+    # accounts for what it did of it.
+    signal.signal(signal.SIGTERM, _stop)
     configured = collectors.configure(service_name="demo-applications", environment="demo")
-    run(sys.argv[1], stopped)
-    configured.shutdown()
+    try:
+        run(sys.argv[1])
+    finally:
+        configured.shutdown()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shlex
@@ -16,12 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from costwatch.embedded.postgres import write_private
 from costwatch.embedded.stack import Program
 
 _PR_SET_PDEATHSIG = 1
+_LEFT_SECONDS = 10
 _SUPERVISORD = """
 [supervisord]
 nodaemon=true
@@ -106,6 +109,7 @@ class Supervisor:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(timeout=90)
+            _end_session(self._process.pid)
         self._sockets.cleanup()
 
     @property
@@ -160,6 +164,24 @@ class Supervisor:
             )
             for program in programs
         )
+
+
+def _end_session(leader: int) -> None:
+    """End what a supervisor left behind that was itself killed: its programs are still of its session."""
+    left = [process for process in psutil.process_iter() if _session_of(process.pid) == leader]
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(left, timeout=_LEFT_SECONDS)[1]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _escaped(value: str) -> str:

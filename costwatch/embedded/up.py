@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import http.client
 import os
 import signal
 import socket
@@ -213,7 +214,11 @@ def _watch(supervisor: Supervisor) -> None:
     """Stay until Ctrl-C; say which program went down for good."""
     told: set[str] = set()
     while supervisor.alive():
-        for name, state in supervisor.states().items():
+        try:
+            states = supervisor.states()
+        except (OSError, http.client.HTTPException):
+            break  # it ended just now
+        for name, state in states.items():
             if state == "FATAL" and name not in told:
                 told.add(name)
                 print(

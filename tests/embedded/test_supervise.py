@@ -93,6 +93,14 @@ def test_its_configuration_is_its_owners_only(tmp_path: Path) -> None:
         assert (tmp_path / "run" / "supervisord.conf").stat().st_mode & 0o777 == 0o600
 
 
+def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
+    with Supervisor(tmp_path, [waits("web", tmp_path / "ends")], os.environ) as supervisor:
+        supervisor.start("web")
+        pid = pid_of(supervisor, "web")
+        psutil.Process(supervisor.pid).kill()
+    assert is_gone(pid)
+
+
 def test_nothing_outlives_a_killed_parent(tmp_path: Path) -> None:
     script = (
         "import os, sys, time\n"
