@@ -10,6 +10,9 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 Read = Callable[[AnyValue], Any]
 
+MAX_NATURAL = (
+    10**15
+)  # 11 days in nanoseconds; thousands of them in one hour still fit into a sum of 63 bits
 MAX_TEXT_CHARACTERS = (
     256  # an id or a name; a longer one is somebody's mistake, and would fill indexes
 )
@@ -75,9 +78,9 @@ def _other_integer(value: AnyValue) -> int | None:
 
 
 def natural(value: AnyValue) -> int | None:
-    """A time, an energy or a count that only our own runtime writes: below zero it is garbage, and unknown."""
+    """A time, an energy or a count that only our own runtime writes: out of its range it is garbage, and unknown."""
     found = integer(value)
-    return found if found is not None and found >= 0 else None
+    return found if found is not None and 0 <= found <= MAX_NATURAL else None
 
 
 def seconds_as_ns(value: AnyValue) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from django.db import connection
 
 from collectors import semconv
-from collectors.observation import DeviceTime
+from collectors.observation import DeviceTime, Refusal
 from costwatch.attribution.models import DeviceStream
 from costwatch.domain.allocation import share, split_by_hour
 
@@ -21,6 +21,7 @@ _STATES = (
     semconv.DEVICE_STATE_UNATTRIBUTED,
     semconv.DEVICE_STATE_IDLE,
 )
+_CLOCKS_DIFFER_NS = 1_000_000_000
 _ADD = """
 INSERT INTO attribution_capacityhour
        (organization_id, hour, device_id, device_type, wall_ns, attributed_ns, unattributed_ns, idle_ns)
@@ -44,11 +45,29 @@ class _Point:
     unattributed_ns: int
     idle_ns: int
 
+    @property
+    def is_sound(self) -> bool:
+        """The states are the time since the device's clock began, but for what clocks differ by."""
+        elapsed_ns = self.time_unix_ns - self.stream[3]
+        states_ns = self.attributed_ns + self.unattributed_ns + self.idle_ns
+        return abs(states_ns - elapsed_ns) <= _CLOCKS_DIFFER_NS + elapsed_ns // 100
 
-def count(organization_id: int, times: Iterable[DeviceTime]) -> None:
-    """Add to CapacityHour what these points say beyond what is counted. Runs under ingest's lock."""
-    for point in sorted(_points(times), key=lambda point: point.time_unix_ns):
+
+def count(organization_id: int, times: Iterable[DeviceTime]) -> list[Refusal]:
+    """Add to CapacityHour what these points say beyond what is counted, and say what was refused.
+
+    Runs under ingest's lock.
+    """
+    points = _points(times)
+    sound = [point for point in points if point.is_sound]
+    for point in sorted(sound, key=lambda point: point.time_unix_ns):
         _count_point(organization_id, point)
+    wrong = (len(points) - len(sound)) * len(_STATES)
+    return (
+        [Refusal("device time whose states do not sum to the time since its start", wrong)]
+        if wrong
+        else []
+    )
 
 
 def _points(times: Iterable[DeviceTime]) -> list[_Point]:

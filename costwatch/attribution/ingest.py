@@ -90,7 +90,7 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
             "SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [key.organization_id]
         )
         fresh = spans.keep(key.organization_id, rows)
-        capacity.count(key.organization_id, kept.device_times)
+        refusals += capacity.count(key.organization_id, kept.device_times)
         entries = _count(key.organization_id, spans.affected(key.organization_id, fresh))
         batch_id = _write(key, entries) if entries else None
         outcomes = _outcomes(rows, fresh, refusals)

@@ -10,7 +10,11 @@ from costwatch.attribution import partitions, rollups
 
 beat_schedule: dict[str, dict[str, Any]] = {
     # The receiver asks for this itself; the sweep finds what it could not ask for, having been killed.
-    "add-waiting-batches": {"task": "attribution.add_waiting_batches", "schedule": 1.0},
+    "add-waiting-batches": {
+        "task": "attribution.add_waiting_batches",
+        "schedule": 1.0,
+        "options": {"expires": 10.0},
+    },
     "make-partitions": {"task": "attribution.make_partitions", "schedule": 3600.0},
 }
 
@@ -22,8 +26,9 @@ def add_batches(organization_id: int) -> None:
 
 @shared_task(name="attribution.add_waiting_batches")
 def add_waiting_batches() -> None:
+    # A task each: what is wrong with one organization's must not hold up the others'.
     for organization_id in rollups.organizations_waiting():
-        rollups.add_batches(organization_id)
+        add_batches.delay(organization_id)
 
 
 @shared_task(name="attribution.make_partitions")

@@ -1,5 +1,6 @@
 """Invariant 4 between the runtime's clock and the hours that are paid: time is conserved."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -68,6 +69,18 @@ def test_time_over_a_full_hour_is_split_where_the_hour_ends(key: IngestKey) -> N
 
 def test_a_state_that_is_missing_waits_for_a_whole_reading(key: IngestKey) -> None:
     send(key, reading(10 * SECOND_NS, 1, 2)[:2])
+    assert totals(key.organization_id) == (0, 0, 0, 0)
+
+
+def test_states_that_do_not_sum_to_the_time_are_refused(key: IngestKey) -> None:
+    taken = ingest.take(
+        key,
+        Decoded(
+            device_times=reading(10 * SECOND_NS, 0, 0)[:2]
+            + [replace(reading(10 * SECOND_NS, 0, 0)[2], value_ns=10**18)]
+        ),
+    )
+    assert [refusal.count for refusal in taken.refusals] == [3]
     assert totals(key.organization_id) == (0, 0, 0, 0)
 
 
