@@ -73,6 +73,7 @@ def test_a_state_that_is_missing_waits_for_a_whole_reading(key: IngestKey) -> No
 
 
 def test_states_that_do_not_sum_to_the_time_are_refused(key: IngestKey) -> None:
+    *fine, last = reading(10 * SECOND_NS, 0, 0)
     taken = ingest.take(
         key,
         Decoded(
