@@ -14,7 +14,7 @@ _TEAMS = {
     "Product": {"Customer Chat": "CC-110", "Research Agent": "CC-120"},
     "Operations": {"Legal Summaries": "CC-210", "Ticket Triage": "CC-220"},
 }
-# About what a small cloud machine costs; on Prices it can be set to what one really pays.
+# About what a small cloud machine costs; set_price sets it to what one really pays.
 _DEVICE_USD_PER_HOUR = "0.10"
 _BUDGET_USD = Decimal("0.002")  # crossed within minutes, so that the alert can be seen
 
