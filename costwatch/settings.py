@@ -179,6 +179,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
 }
 
+# Where senders reach the OTLP door, for the lines that the pages show; empty: port 4318 of the page's own host.
+COSTWATCH_OTLP_URL = env.text("COSTWATCH_OTLP_URL")
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
 
 # Limits at the OTLP door.

@@ -86,6 +86,7 @@ def environment(options: Options, kept: Secrets, database_url: str) -> dict[str,
         "DATABASE_URL": database_url,
         "COSTWATCH_SECRET_KEY": env.text("COSTWATCH_SECRET_KEY") or kept.secret_key,
         "COSTWATCH_URL": options.web_url,
+        "COSTWATCH_OTLP_URL": os.environ.get("COSTWATCH_OTLP_URL") or options.otlp_url,
         "PYTHONUNBUFFERED": "1",
     }
     # What a NAME_FILE said is in NAME now; a process that is given both refuses.

@@ -10,7 +10,7 @@ OTLP_PORT = 4318  # OpenTelemetry's own for HTTP
 
 def otlp_endpoint(request: HttpRequest) -> str:
     """The OTLP door: COSTWATCH_OTLP_URL where it is set, else the usual port of the host that the person came to."""
-    configured: str = getattr(settings, "COSTWATCH_OTLP_URL", "")
+    configured: str = settings.COSTWATCH_OTLP_URL
     if configured:
         return configured
     here = urlsplit(request.build_absolute_uri("/"))

@@ -1,6 +1,7 @@
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
+from costwatch.web.login import LimitedAuthenticationForm
 from costwatch.web.scope import Needs, page
 from costwatch.web.views import (
     budgets,
@@ -13,7 +14,13 @@ from costwatch.web.views import (
 )
 
 urlpatterns = [
-    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path(
+        "login/",
+        LoginView.as_view(
+            redirect_authenticated_user=True, authentication_form=LimitedAuthenticationForm
+        ),
+        name="login",
+    ),
     path("logout/", LogoutView.as_view(), name="logout"),
     page("organization/", organization.choose, name="choose-organization"),
     page("", overview.overview, name="overview"),
