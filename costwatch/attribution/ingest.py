@@ -129,9 +129,11 @@ def _rows(key: IngestKey, decoded: Decoded) -> list[SpanRow]:
     for observation in decoded.observations:
         row = _observation_row(key, observation)
         rows.setdefault(row.span_key, row)
+    about_calls = {(seen.trace_id, seen.span_id) for seen in decoded.observations}
     for link in decoded.links:
-        row = _link_row(link)
-        rows.setdefault(row.span_key, row)
+        if (link.trace_id, link.span_id) not in about_calls:
+            row = _link_row(link)
+            rows.setdefault(row.span_key, row)
     return list(rows.values())
 
 
