@@ -29,7 +29,7 @@ from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.health import count_outcomes
 from costwatch.attribution.identity import call_id, span_key
 from costwatch.attribution.merge import MergedCall, merge, started_at
-from costwatch.attribution.models import Batch, Entry
+from costwatch.attribution.models import Batch
 from costwatch.attribution.spans import Affected, SpanRow
 
 _FUTURE = timedelta(hours=1)  # a clock may be wrong, but not by more
@@ -57,6 +57,11 @@ _QUANTITIES = (
 _LATENCIES = ("duration_ns", "time_to_first_token_ns", "time_per_output_token_ns", "queue_ns")
 _STATE = ("started_at", *_FACTS, *_QUANTITIES, *_LATENCIES)
 _COLUMNS = ("organization_id", "call_id", "revision", "sign", "batch_id", *_STATE)
+_IN_FORCE = f"""
+SELECT call_id, revision, sign, {", ".join(_STATE)} FROM attribution_entry
+ WHERE organization_id = %(organization_id)s AND call_id = ANY(%(calls)s)
+   AND started_at BETWEEN %(first)s AND %(last)s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +218,17 @@ def _in_force(
     organization_id: int, calls: Collection[UUID], first: datetime, last: datetime
 ) -> dict[UUID, InForce]:
     """What the ledger holds of these calls: the last revision, and its state unless it was taken back."""
-    rows = Entry.objects.filter(
-        organization_id=organization_id,
-        call_id__in=calls,
-        started_at__range=(first - spans.REACH, last + spans.REACH),
-    ).values_list("call_id", "revision", "sign", *_STATE)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _IN_FORCE,
+            {
+                "organization_id": organization_id,
+                "calls": list(calls),
+                "first": first - spans.REACH,
+                "last": last + spans.REACH,
+            },
+        )
+        rows = cursor.fetchall()
     by_call: dict[UUID, list[tuple[object, ...]]] = defaultdict(list)
     for call, *row in rows:
         by_call[call].append(tuple(row))

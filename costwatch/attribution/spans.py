@@ -20,13 +20,12 @@ from uuid import UUID
 from django.db import connection
 
 from collectors.observation import Observation, Provenance, Tags
-from costwatch.attribution.facts import from_facts, link_facts, tags_from, to_facts
+from costwatch.attribution.facts import NO_TAGS, from_facts, link_facts, tags_from, to_facts
 from costwatch.attribution.merge import Seen
 
 # How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
 # days' partitions. A response id that comes back later than this is another call: a cache's answer, say.
 REACH = timedelta(days=1)
-NO_TAGS = Tags()
 
 _COLUMNS = (
     "organization_id",
