@@ -6,9 +6,13 @@ from functools import cached_property
 
 from rest_framework.views import APIView
 
+from costwatch.accounts.memberships import (
+    ORGANIZATION_KEY,
+    memberships_of,
+    of_organization,
+    shown,
+)
 from costwatch.accounts.models import ApiToken, Membership, Organization, User
-
-ORGANIZATION_KEY = "organization_id"  # in the session: what the pages show
 
 
 class OrganizationView(APIView):
@@ -23,14 +27,10 @@ class OrganizationView(APIView):
         user = self.request.user
         if not isinstance(user, User):
             return None
-        memberships = Membership.objects.filter(user=user).select_related("organization")
+        memberships = memberships_of(user)
         if isinstance(self.request.auth, ApiToken):
-            return memberships.filter(organization_id=self.request.auth.organization_id).first()
-        chosen = self.request.session.get(ORGANIZATION_KEY) or 0
-        return (
-            memberships.filter(organization_id=chosen).first()
-            or memberships.order_by("organization__name").first()
-        )
+            return of_organization(memberships, self.request.auth.organization_id)
+        return shown(memberships, self.request.session.get(ORGANIZATION_KEY))
 
     @property
     def organization(self) -> Organization:

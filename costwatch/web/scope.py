@@ -20,9 +20,8 @@ from django.shortcuts import render
 from django.urls import URLPattern, path
 from django.utils import timezone
 
+from costwatch.accounts.memberships import ORGANIZATION_KEY, memberships_of, shown
 from costwatch.accounts.models import AuditEvent, Membership, Organization, User
-
-ORGANIZATION_KEY = "organization_id"  # in the session: which of a person's organizations is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +85,10 @@ def page(route: str, view: Page, *, name: str, needs: Needs = Needs.MEMBER) -> U
 def scope_of(request: HttpRequest) -> Scope | None:
     """The organization that the person chose, else the first by name; None for someone who belongs to none."""
     assert isinstance(request.user, User)
-    memberships = list(
-        Membership.objects.filter(user=request.user)
-        .select_related("organization")
-        .order_by("organization__name")
-    )
-    if not memberships:
+    memberships = memberships_of(request.user)
+    membership = shown(memberships, request.session.get(ORGANIZATION_KEY))
+    if membership is None:
         return None
-    chosen = request.session.get(ORGANIZATION_KEY)
-    membership = next((m for m in memberships if m.organization_id == chosen), memberships[0])
     return Scope(
         request.user,
         membership.organization,

@@ -4,7 +4,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_POST
 
-from costwatch.web.scope import ORGANIZATION_KEY, Scope
+from costwatch.accounts.memberships import ORGANIZATION_KEY
+from costwatch.web.scope import Scope
 
 
 @require_POST
