@@ -185,6 +185,7 @@ COSTWATCH_OTLP_URL = env.text("COSTWATCH_OTLP_URL")
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
 
 # Limits at the OTLP door.
+OTLP_WAIT_SECONDS = 10  # for the bodies of the same organization that came before
 OTLP_MAX_BODY_BYTES = env.whole_number("COSTWATCH_OTLP_MAX_BODY_BYTES", 16 * 1024 * 1024)
 
 LOGGING = {

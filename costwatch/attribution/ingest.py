@@ -32,6 +32,8 @@ from costwatch.attribution.merge import MergedCall, merge, started_at
 from costwatch.attribution.models import Batch
 from costwatch.attribution.spans import Affected, SpanRow
 
+# Who waits too long for the others is told to come again, instead of holding a thread and a connection.
+_LOCK = "SET LOCAL lock_timeout = %s; SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)"
 _FUTURE = timedelta(hours=1)  # a clock may be wrong, but not by more
 
 _FACTS = (
@@ -91,9 +93,7 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     rows = _rows(key, kept)
     _prepare_days(rows)
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [key.organization_id]
-        )
+        cursor.execute(_LOCK, [f"{settings.OTLP_WAIT_SECONDS}s", key.organization_id])
         fresh = spans.keep(key.organization_id, rows)
         refusals += capacity.count(key.organization_id, kept.device_times)
         entries = _count(key.organization_id, spans.affected(key.organization_id, fresh))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.signals import request_finished, request_started
 from django.db import OperationalError, close_old_connections, connection
@@ -242,3 +243,12 @@ def test_a_null_byte_in_an_attribute_does_not_lose_the_call(post: Callable[..., 
     )
     assert answer.status == 200
     assert Entry.objects.count() == 1
+
+
+def test_who_waits_too_long_behind_others_is_told_to_come_again(
+    post: Callable[..., Answer], organization: Organization, settings: Any
+) -> None:
+    settings.OTLP_WAIT_SECONDS = 1
+    with psycopg.connect(**connection.get_connection_params()) as other:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [organization.pk])
+        assert post(request().SerializeToString()).status == 503
