@@ -70,6 +70,10 @@ class UnsupportedMedia(TelemetryError):
     """A content type or content encoding that is not read here."""
 
 
+class _HalfCharacter(Exception):
+    """A text in JSON ends in the middle of a character, a lone surrogate."""
+
+
 # Bytes
 
 
@@ -139,10 +143,28 @@ def _from_json(kind: type[_Request], body: bytes) -> _Request:
     if not isinstance(parsed, dict):
         raise MalformedTelemetry(f"the body is a JSON {type(parsed).__name__}: expected an object")
     try:
+        return _from_dict(kind, parsed)
+    except _HalfCharacter:
+        return _from_dict(kind, _without_lone_surrogates(parsed))
+
+
+def _from_dict(kind: type[_Request], parsed: dict[str, Any]) -> _Request:
+    """Raises MalformedTelemetry, and _HalfCharacter where that is what is wrong."""
+    try:
         return json_format.ParseDict(parsed, kind(), ignore_unknown_fields=True)
     except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
+        if "surrogate" in str(error):
+            raise _HalfCharacter from error
         # protobuf's converter lets Python's own errors through where an object stands for a number
         raise MalformedTelemetry(f"the body is no OTLP/JSON {kind.__name__}: {error}") from error
+
+
+def _without_lone_surrogates(parsed: dict[str, Any]) -> dict[str, Any]:
+    """JavaScript cuts texts in the middle of a character; the calls of the body are not to be lost for it."""
+    whole: dict[str, Any] = json.loads(
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8", "replace")
+    )
+    return whole
 
 
 def _with_base64_ids(parsed: dict[str, Any]) -> dict[str, Any]:

@@ -252,3 +252,23 @@ def test_who_waits_too_long_behind_others_is_told_to_come_again(
     with psycopg.connect(**connection.get_connection_params()) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [organization.pk])
         assert post(request().SerializeToString()).status == 503
+
+
+def test_half_a_character_in_an_attribute_does_not_lose_the_body(
+    post: Callable[..., Answer],
+) -> None:
+    span = {
+        "traceId": (3).to_bytes(16).hex(),
+        "spanId": (3).to_bytes(8).hex(),
+        "startTimeUnixNano": str(unix_ns(NOON)),
+        "endTimeUnixNano": str(unix_ns(NOON)),
+        "attributes": [
+            {"key": "gen_ai.system", "value": {"stringValue": "openai"}},
+            {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o"}},
+            {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+            {"key": "costwatch.feature", "value": {"stringValue": "cut \ud83d"}},
+        ],
+    }
+    sent = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
+    assert post(sent.encode(), content_type=JSON).status == 200
+    assert Entry.objects.get().source.feature == "cut ?"
