@@ -323,6 +323,12 @@ def _take_device_time(
             device_times.append(found)
 
 
+def _whole_ns(point: NumberDataPoint) -> int | None:
+    value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
+    # False for NaN too, which is neither above nor below.
+    return round(value) if 0 <= value <= MAX_UNIX_NS else None
+
+
 def _device_time(point: NumberDataPoint, resource: Mapping[str, Any]) -> DeviceTime | str:
     """The point, or why it cannot be taken."""
     said = {**resource, **{pair.key: plain(pair.value) for pair in point.attributes}}
@@ -334,9 +340,9 @@ def _device_time(point: NumberDataPoint, resource: Mapping[str, Any]) -> DeviceT
     start_ns, time_ns = point.start_time_unix_nano, point.time_unix_nano
     if not 0 < start_ns <= time_ns <= MAX_UNIX_NS:
         return f"{semconv.DEVICE_TIME} without a start, or with a start after its time"
-    value_ns = point.as_int if point.WhichOneof("value") == "as_int" else round(point.as_double)
-    if value_ns < 0:
-        return f"{semconv.DEVICE_TIME} below zero"
+    value_ns = _whole_ns(point)
+    if value_ns is None:
+        return f"{semconv.DEVICE_TIME} that is no duration: below zero, too long, or no number"
     return DeviceTime(
         service_name=_said(said, semconv.SERVICE_NAME),
         instance_id=_said(said, semconv.SERVICE_INSTANCE_ID),

@@ -5,8 +5,8 @@ which may come twice or late. What is new since the last counted point is split 
 that attributed + unattributed + idle is the wall time of each hour, to the nanosecond.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from django.db import connection
@@ -25,13 +25,18 @@ _CLOCKS_DIFFER_NS = 1_000_000_000
 _ADD = """
 INSERT INTO attribution_capacityhour
        (organization_id, hour, device_id, device_type, wall_ns, attributed_ns, unattributed_ns, idle_ns)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+SELECT %(organization_id)s, hour, %(device_id)s, %(device_type)s,
+       attributed_ns + unattributed_ns + idle_ns, attributed_ns, unattributed_ns, idle_ns
+  FROM unnest(%(hours)s::timestamptz[], %(attributed)s::bigint[], %(unattributed)s::bigint[],
+              %(idle)s::bigint[]) AS grown (hour, attributed_ns, unattributed_ns, idle_ns)
 ON CONFLICT (organization_id, hour, device_id, device_type) DO UPDATE SET
        wall_ns = attribution_capacityhour.wall_ns + excluded.wall_ns,
        attributed_ns = attribution_capacityhour.attributed_ns + excluded.attributed_ns,
        unattributed_ns = attribution_capacityhour.unattributed_ns + excluded.unattributed_ns,
        idle_ns = attribution_capacityhour.idle_ns + excluded.idle_ns
 """
+_UNSOUND = "device time whose states do not sum to the time since its start"
+_BACKWARDS = "device time that is less than what was counted of the same clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,12 @@ def count(organization_id: int, times: Iterable[DeviceTime]) -> list[Refusal]:
 
     Runs under ingest's lock.
     """
-    points = _points(times)
-    sound = [point for point in points if point.is_sound]
-    for point in sorted(sound, key=lambda point: point.time_unix_ns):
-        _count_point(organization_id, point)
-    wrong = (len(points) - len(sound)) * len(_STATES)
-    return (
-        [Refusal("device time whose states do not sum to the time since its start", wrong)]
-        if wrong
-        else []
-    )
+    refused: Counter[str] = Counter()
+    for point in sorted(_points(times), key=lambda point: point.time_unix_ns):
+        wrong = _count_point(organization_id, point) if point.is_sound else _UNSOUND
+        if wrong:
+            refused[wrong] += len(_STATES)
+    return [Refusal(reason, points) for reason, points in refused.items()]
 
 
 def _points(times: Iterable[DeviceTime]) -> list[_Point]:
@@ -90,7 +91,8 @@ def _points(times: Iterable[DeviceTime]) -> list[_Point]:
     ]
 
 
-def _count_point(organization_id: int, point: _Point) -> None:
+def _count_point(organization_id: int, point: _Point) -> str:
+    """Why the point was not counted; empty where it was, or had been."""
     instance_id, device_id, device_type, started = point.stream
     stream, _ = DeviceStream.objects.get_or_create(
         organization_id=organization_id,
@@ -107,37 +109,37 @@ def _count_point(organization_id: int, point: _Point) -> None:
         },
     )
     if point.time_unix_ns <= stream.counted_unix_ns:
-        return  # sent again, or overtaken by a later one that includes it
-    _add_hours(stream, point)
-    stream.counted_unix_ns = point.time_unix_ns
-    stream.attributed_ns = point.attributed_ns
-    stream.unattributed_ns = point.unattributed_ns
-    stream.idle_ns = point.idle_ns
-    stream.save()
-
-
-def _add_hours(stream: DeviceStream, point: _Point) -> None:
+        return ""  # sent again, or overtaken by a later one that includes it
     grown = (
         point.attributed_ns - stream.attributed_ns,
         point.unattributed_ns - stream.unattributed_ns,
         point.idle_ns - stream.idle_ns,
     )
-    if min(grown) < 0 or not any(grown):
-        return  # a clock that runs backwards counts nothing; its next stream begins anew
-    hours = split_by_hour(stream.counted_unix_ns, point.time_unix_ns)
+    if min(grown) < 0:
+        return _BACKWARDS
+    _add_hours(stream, point.time_unix_ns, grown)
+    stream.counted_unix_ns = point.time_unix_ns
+    stream.attributed_ns = point.attributed_ns
+    stream.unattributed_ns = point.unattributed_ns
+    stream.idle_ns = point.idle_ns
+    stream.save()
+    return ""
+
+
+def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: Sequence[int]) -> None:
+    hours = split_by_hour(stream.counted_unix_ns, until_unix_ns)
     lengths = [length_ns for _, length_ns in hours]
-    by_state = [share(total, lengths) for total in grown]
+    attributed, unattributed, idle = (share(total, lengths) for total in grown)
     with connection.cursor() as cursor:
-        for i, (hour, _) in enumerate(hours):
-            states = [shares[i] for shares in by_state]
-            cursor.execute(
-                _ADD,
-                [
-                    stream.organization_id,
-                    hour,
-                    stream.device_id,
-                    stream.device_type,
-                    sum(states),
-                    *states,
-                ],
-            )
+        cursor.execute(
+            _ADD,
+            {
+                "organization_id": stream.organization_id,
+                "hours": [hour for hour, _ in hours],
+                "device_id": stream.device_id,
+                "device_type": stream.device_type,
+                "attributed": attributed,
+                "unattributed": unattributed,
+                "idle": idle,
+            },
+        )

@@ -104,27 +104,33 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
 
 
 def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
-    """The body without spans of the future or older than what is kept, and why they were refused."""
-    now = timezone.now()
-    latest_ns = int((now + _FUTURE).timestamp()) * 1_000_000_000
-    earliest = now - timedelta(days=settings.RETENTION_DAYS)
-    earliest_ns = int(earliest.timestamp()) * 1_000_000_000
-    future = old = 0
-    observations: list[Observation] = []
-    for observation in decoded.observations:
-        if observation.start_unix_ns > latest_ns:
-            future += 1
-        elif observation.start_unix_ns < earliest_ns:
-            old += 1
-        else:
-            observations.append(observation)
-    links = [link for link in decoded.links if earliest_ns <= link.start_unix_ns <= latest_ns]
+    """The body without what is of the future or older than what is kept, and why that was refused."""
+    latest = timezone.now() + _FUTURE
+    earliest = timezone.now() - timedelta(days=settings.RETENTION_DAYS)
+    first_ns, last_ns = (int(moment.timestamp()) * 1_000_000_000 for moment in (earliest, latest))
+    begun = [seen.start_unix_ns for seen in decoded.observations]
+    begun += [time.start_unix_ns for time in decoded.device_times]
+    future = sum(start_ns > last_ns for start_ns in begun)
+    future += sum(
+        time.start_unix_ns <= last_ns < time.time_unix_ns for time in decoded.device_times
+    )
+    old = sum(start_ns < first_ns for start_ns in begun)
     refusals = list(decoded.refusals)
     if future:
-        refusals.append(Refusal(f"begins after {now + _FUTURE:%Y-%m-%d %H:%M} UTC", future))
+        refusals.append(Refusal(f"after {latest:%Y-%m-%d %H:%M} UTC, in the future", future))
     if old:
-        refusals.append(Refusal(f"begins before {earliest:%Y-%m-%d}, older than what is kept", old))
-    kept = Decoded(observations, links, decoded.device_times, refusals, decoded.items)
+        refusals.append(Refusal(f"before {earliest:%Y-%m-%d}, older than what is kept", old))
+    kept = Decoded(
+        [seen for seen in decoded.observations if first_ns <= seen.start_unix_ns <= last_ns],
+        [link for link in decoded.links if first_ns <= link.start_unix_ns <= last_ns],
+        [
+            t
+            for t in decoded.device_times
+            if first_ns <= t.start_unix_ns <= t.time_unix_ns <= last_ns
+        ],
+        refusals,
+        decoded.items,
+    )
     return kept, refusals
 
 

@@ -83,6 +83,12 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
         message = "the database cannot be reached; send it again"
         status = HTTPStatus.SERVICE_UNAVAILABLE
         return _respond(start_response, status, Status(code=14, message=message), content_type)
+    except Exception:
+        # A defect of ours, or a body that the tables cannot hold: sending it again will not help.
+        logger.exception("a body of %s was not taken", environ.get("PATH_INFO", ""))
+        message = "this body cannot be taken; the receiver's log says why"
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        return _respond(start_response, status, Status(code=13, message=message), content_type)
     finally:
         request_finished.send(sender=application)
 

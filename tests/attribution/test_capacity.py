@@ -79,6 +79,28 @@ def test_states_that_do_not_sum_to_the_time_are_refused(key: IngestKey) -> None:
     assert totals(key.organization_id) == (0, 0, 0, 0)
 
 
+def test_a_clock_that_runs_backwards_is_refused_and_leaves_the_sums_alone(key: IngestKey) -> None:
+    send(key, reading(50 * SECOND_NS, 20 * SECOND_NS, 0))
+    backwards = reading(100 * SECOND_NS, 10 * SECOND_NS, 0)
+    assert [r.count for r in ingest.take(key, Decoded(device_times=backwards)).refusals] == [3]
+    send(key, reading(110 * SECOND_NS, 30 * SECOND_NS, 0))
+    assert totals(key.organization_id) == tuple(n * SECOND_NS for n in (110, 30, 0, 80))
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, BEGUN_NS), (BEGUN_NS, 2**63 - 1)])
+def test_time_of_the_future_or_before_what_is_kept_is_refused(
+    key: IngestKey, start: int, end: int
+) -> None:
+    states = {"attributed": 0, "unattributed": 0, "idle": end - start}
+    times = [
+        DeviceTime("runtime", "process-1", "cpu-0", "cpu", state, start, end, value_ns)
+        for state, value_ns in states.items()
+    ]
+    taken = ingest.take(key, Decoded(device_times=times))
+    assert [refusal.count for refusal in taken.refusals] == [3]
+    assert totals(key.organization_id) == (0, 0, 0, 0)
+
+
 class Conserved(TestCase):
     @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(

@@ -187,7 +187,7 @@ def test_latencies_follow_a_correction(key: IngestKey) -> None:
 def test_a_span_of_the_future_is_refused_with_a_reason(key: IngestKey) -> None:
     tomorrow = observation(at=NOON + timedelta(days=3650))
     taken = ingest.take(key, body(tomorrow, observation()))
-    assert [(refusal.count, "begins after" in refusal.reason) for refusal in taken.refusals] == [
+    assert [(refusal.count, "in the future" in refusal.reason) for refusal in taken.refusals] == [
         (1, True)
     ]
     assert taken.outcomes["observation"] == 1

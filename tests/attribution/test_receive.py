@@ -272,3 +272,23 @@ def test_half_a_character_in_an_attribute_does_not_lose_the_body(
     sent = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]})
     assert post(sent.encode(), content_type=JSON).status == 200
     assert Entry.objects.get().source.feature == "cut ?"
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", -1.0, 1e300])
+def test_a_device_time_that_is_no_number_is_refused_alone(
+    post: Callable[..., Answer], value: float | str
+) -> None:
+    point = {
+        "startTimeUnixNano": str(unix_ns(NOON)),
+        "timeUnixNano": str(unix_ns(NOON) + 10**9),
+        "asDouble": value,
+        "attributes": [{"key": "costwatch.device.state", "value": {"stringValue": "idle"}}],
+    }
+    metric = {
+        "name": "costwatch.device.time",
+        "sum": {"aggregationTemporality": 2, "isMonotonic": True, "dataPoints": [point]},
+    }
+    sent = json.dumps({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]})
+    answer = post(sent.encode(), path="/v1/metrics", content_type=JSON)
+    assert answer.status == 200
+    assert json.loads(answer.body)["partialSuccess"]["rejectedDataPoints"] == "1"
