@@ -11,6 +11,7 @@ over all that is kept.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,8 @@ from costwatch.attribution.merge import Seen
 # How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
 # days' partitions. A response id that comes back later than this is another call: a cache's answer, say.
 REACH = timedelta(days=1)
+# How far above a span its wrapper or its tags may be. Bounds the work that one body can ask for.
+DEPTH = 64
 
 _COLUMNS = (
     "organization_id",
@@ -40,27 +43,29 @@ _COLUMNS = (
     "facts",
 )
 _READ = "span_key, parent_key, started_at, call_id, key_id, wraps, trace_id, span_id, facts"
-_READ_S = ", ".join(f"s.{name}" for name in _READ.split(", "))
 
+# Keys are walked, rows read once at the end: a loop of parents ends, since UNION keeps each key and depth once.
 _BELOW = f"""
-WITH RECURSIVE below AS (
-    SELECT {_READ} FROM attribution_span
-     WHERE organization_id = %(organization_id)s AND parent_key = ANY(%(keys)s)
-       AND started_at BETWEEN %(first)s AND %(last)s
+WITH RECURSIVE below (span_key, depth) AS (
+    SELECT key, 0 FROM unnest(%(keys)s::uuid[]) AS key
      UNION
-    SELECT {_READ_S} FROM attribution_span s JOIN below ON s.parent_key = below.span_key
+    SELECT s.span_key, depth + 1 FROM attribution_span s JOIN below ON s.parent_key = below.span_key
      WHERE s.organization_id = %(organization_id)s AND s.started_at BETWEEN %(first)s AND %(last)s
-) SELECT * FROM below
+       AND depth < %(depth)s
+) SELECT {_READ} FROM attribution_span
+   WHERE organization_id = %(organization_id)s AND started_at BETWEEN %(first)s AND %(last)s
+     AND span_key IN (SELECT span_key FROM below WHERE depth > 0)
 """
 _ABOVE = f"""
-WITH RECURSIVE above AS (
-    SELECT {_READ} FROM attribution_span
-     WHERE organization_id = %(organization_id)s AND span_key = ANY(%(keys)s)
-       AND started_at BETWEEN %(first)s AND %(last)s
+WITH RECURSIVE above (span_key, depth) AS (
+    SELECT key, 0 FROM unnest(%(keys)s::uuid[]) AS key
      UNION
-    SELECT {_READ_S} FROM attribution_span s JOIN above ON s.span_key = above.parent_key
+    SELECT s.parent_key, depth + 1 FROM attribution_span s JOIN above USING (span_key)
      WHERE s.organization_id = %(organization_id)s AND s.started_at BETWEEN %(first)s AND %(last)s
-) SELECT * FROM above
+       AND s.parent_key IS NOT NULL AND depth < %(depth)s
+) SELECT {_READ} FROM attribution_span
+   WHERE organization_id = %(organization_id)s AND started_at BETWEEN %(first)s AND %(last)s
+     AND span_key IN (SELECT span_key FROM above)
 """
 _OF_CALLS = f"""
 SELECT {_READ} FROM attribution_span
@@ -175,15 +180,16 @@ class _Family:
         self.first = first
         self.last = last
         self.rows: dict[UUID, SpanRow] = {row.span_key: row for row in fresh}
+        new = set(self.rows)
         self.add(self.find(_ABOVE, self.missing_parents()))
-        self.add(self.find(_BELOW, self._that_may_have_descendants()))
+        self.add(self.find(_BELOW, new & self._that_matter_below()))
 
     def find(self, query: str, keys: Collection[UUID]) -> Iterator[SpanRow]:
         if not keys:
             return
         with connection.cursor() as cursor:
             search = _search(self.organization_id, keys, self.first, self.last)
-            cursor.execute(query, {**search, "held": list(self.rows)})
+            cursor.execute(query, {**search, "held": list(self.rows), "depth": DEPTH})
             for row in cursor.fetchall():
                 yield _row(row)
 
@@ -195,19 +201,28 @@ class _Family:
         parents = {row.parent_key for row in self.rows.values() if row.parent_key}
         return parents - self.rows.keys()
 
-    def _that_may_have_descendants(self) -> set[UUID]:
-        """What matters to calls below, and new links that such a span is above: others connect nothing."""
-        return {
-            key
-            for key, row in self.rows.items()
-            if row.matters_below or any(above.matters_below for above in self.above(row))
-        }
+    def _that_matter_below(self) -> set[UUID]:
+        """What matters to calls below, and what lies below that: other links connect nothing that counts."""
+        children: dict[UUID, list[UUID]] = defaultdict(list)
+        for key, row in self.rows.items():
+            if row.parent_key is not None:
+                children[row.parent_key].append(key)
+        waiting = [key for key, row in self.rows.items() if row.matters_below]
+        found = set(waiting)
+        while waiting:
+            for child in children[waiting.pop()]:
+                if child not in found:
+                    found.add(child)
+                    waiting.append(child)
+        return found
 
     def above(self, row: SpanRow) -> Iterator[SpanRow]:
-        """Its ancestors, nearest first, as far as they are kept. A loop of parents, which none should send, ends."""
+        """Its ancestors, nearest first, as far as they are kept, DEPTH at most. A loop of parents ends."""
         passed = {row.span_key}
         parent = row.parent_key
         while parent is not None and parent not in passed and parent in self.rows:
+            if len(passed) > DEPTH:
+                return
             passed.add(parent)
             yield self.rows[parent]
             parent = self.rows[parent].parent_key
@@ -228,10 +243,16 @@ class _Family:
             if seen is None or seen.is_wrapper:
                 continue
             around = [a for a in self.above(row) if a.observation and not a.observation.is_wrapper]
-            if row.bare and around:
+            if row.bare and any(not self._loops(outer, row) for outer in around):
                 yield row.span_key
                 continue
-            yield from (a.span_key for a in around if a.call_id != row.call_id and not a.wraps)
+            for outer in around:
+                if outer.call_id != row.call_id and not outer.wraps and not self._loops(outer, row):
+                    yield outer.span_key
+
+    def _loops(self, outer: SpanRow, row: SpanRow) -> bool:
+        """Each is above the other, which is forged or a bug: then neither wraps, and both are counted."""
+        return any(above.span_key == row.span_key for above in self.above(outer))
 
     def told(self, calls: Collection[UUID]) -> Affected:
         by_call = self._by_call(calls)

@@ -359,3 +359,25 @@ def test_spans_that_are_each_others_ancestors_do_not_hang_the_receiver(key: Inge
     )
     send(key, one, two)
     assert counted(key.organization_id)["calls"] == 1
+
+
+def test_two_calls_that_each_claim_to_wrap_the_other_are_both_counted(key: IngestKey) -> None:
+    one = observation(span_id=b"span-one", parent_span_id=b"span-two", response_id="1")
+    two = observation(
+        trace_id=one.trace_id, span_id=b"span-two", parent_span_id=b"span-one", response_id="2"
+    )
+    send(key, one)
+    send(key, two)
+    assert counted(key.organization_id)["calls"] == 2
+
+
+def test_a_body_of_one_deep_chain_is_taken(key: IngestKey) -> None:
+    call = observation(response_id="chatcmpl-1", team="search")
+    ids = [number.to_bytes(8) for number in range(10_000, 13_000)]
+    parents = [call.span_id, *ids]
+    chain = tuple(
+        SpanLink(call.trace_id, own, parent, call.start_unix_ns)
+        for own, parent in zip(ids, parents, strict=False)
+    )
+    send(key, call, links=chain)
+    assert counted(key.organization_id)["calls"] == 1
