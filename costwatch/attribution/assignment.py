@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
-from django.db import transaction
+from django.db import connection, transaction
 
-from costwatch.accounts.models import Organization, Team
+from costwatch.accounts.models import Team
 from costwatch.attribution.models import AssignmentRule, Source, SourceTeam
 
 PATTERNS = ("service_name", "environment", "team_tag", "feature", "customer")
@@ -29,22 +29,19 @@ class Payer:
 
 
 def assign_source(source: Source) -> None:
-    """Write which team pays for one source, in place of what stood there."""
-    rules = list(AssignmentRule.objects.filter(organization_id=source.organization_id))
-    teams = list(Team.objects.filter(organization_id=source.organization_id))
-    _write(source, payers(source, rules, teams))
+    """Write which team pays for a new source. Runs inside the transaction that made it."""
+    _write_all(source.organization_id, [source])
 
 
 @transaction.atomic
-def reassign(organization: Organization) -> None:
-    """Write anew who pays for every source, after a rule, a team or a key's team changed.
+def reassign(organization_id: int) -> None:
+    """Write anew who pays for every source, after a rule, a team or a key's team changed and is committed.
 
     Thousands of rows; no call is read. Rollups hold sources, so every open month follows at once.
     """
-    rules = list(AssignmentRule.objects.filter(organization=organization))
-    teams = list(Team.objects.filter(organization=organization))
-    for source in Source.objects.filter(organization=organization).select_related("key"):
-        _write(source, payers(source, rules, teams))
+    _lock(organization_id)  # before the sources are read as well
+    sources = Source.objects.filter(organization_id=organization_id).select_related("key")
+    _write_all(organization_id, list(sources))
 
 
 def payers(source: Source, rules: Iterable[AssignmentRule], teams: Iterable[Team]) -> list[Payer]:
@@ -116,11 +113,26 @@ def _without_rule(source: Source, teams: Iterable[Team]) -> Payer:
     return Payer(None, "no rule matches")
 
 
-def _write(source: Source, periods: Iterable[Payer]) -> None:
-    SourceTeam.objects.filter(source=source).delete()
+def _lock(organization_id: int) -> None:
+    """One writer at a time, from before it reads the rules until it commits.
+
+    Two at once would each leave their periods. And a new source that is written by the old rules is committed
+    before a change of rules looks for sources.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('assignment'), %s)", [organization_id]
+        )
+
+
+def _write_all(organization_id: int, sources: Sequence[Source]) -> None:
+    _lock(organization_id)
+    rules = list(AssignmentRule.objects.filter(organization_id=organization_id))
+    teams = list(Team.objects.filter(organization_id=organization_id))
+    SourceTeam.objects.filter(source__in=sources).delete()
     SourceTeam.objects.bulk_create(
         SourceTeam(
-            organization_id=source.organization_id,
+            organization_id=organization_id,
             source=source,
             team_id=payer.team_id,
             rule_id=payer.rule_id,
@@ -128,5 +140,6 @@ def _write(source: Source, periods: Iterable[Payer]) -> None:
             valid_from=payer.valid_from,
             valid_until=payer.valid_until,
         )
-        for payer in periods
+        for source in sources
+        for payer in payers(source, rules, teams)
     )

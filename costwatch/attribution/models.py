@@ -149,6 +149,13 @@ class SourceTeam(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["organization", "source"], name="sourceteam_by_source")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["source", "valid_from"],
+                nulls_distinct=False,
+                name="sourceteam_one_beginning",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.source}: {self.team or 'unattributed'} ({self.reason})"

@@ -6,7 +6,7 @@ from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import ingest
 from costwatch.attribution.assignment import reassign
 from costwatch.attribution.models import AssignmentRule, Source, SourceTeam
-from tests.factories import NOON, TeamFactory, body, ingest_key, observation
+from tests.factories import NOON, OrganizationFactory, TeamFactory, body, ingest_key, observation
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_the_first_rule_by_priority_wins_in_its_hours(
         organization=organization, team=support, priority=1, feature="CHAT-*", valid_from=noon
     )
     AssignmentRule.objects.create(organization=organization, team=search, priority=2)
-    reassign(organization)
+    reassign(organization.pk)
     assert who_pays(noon - timedelta(seconds=1)) == ("Web Search", "rule")
     assert who_pays(noon) == ("Support", "rule")
     periods = SourceTeam.objects.filter(source=Source.objects.get())
@@ -65,5 +65,31 @@ def test_a_rule_of_another_organization_moves_nothing(
     theirs = TeamFactory()
     AssignmentRule.objects.create(organization=theirs.organization, team=theirs)
     ingest.take(ingest_key(organization), body(observation(team="web-search")))
-    reassign(organization)
+    reassign(organization.pk)
     assert who_pays() == ("Web Search", "team tag")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_team_made_after_its_telemetry_gets_that_too(transactional_db: None) -> None:
+    organization = OrganizationFactory()
+    ingest.take(ingest_key(organization), body(observation(team="search")))
+    assert who_pays() == (None, "no rule matches")
+    team = TeamFactory(organization=organization, name="Search")
+    assert who_pays() == ("Search", "team tag")
+    other = TeamFactory(organization=organization, name="Support")
+    rule = AssignmentRule.objects.create(organization=organization, team=other, team_tag="sea*")
+    assert who_pays() == ("Support", "rule")
+    rule.delete()
+    assert who_pays() == ("Search", "team tag")
+    Team.objects.get(pk=team.pk).save()
+    assert SourceTeam.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_gets_a_team_gives_it_what_it_sent(transactional_db: None) -> None:
+    organization = OrganizationFactory()
+    key = ingest_key(organization)
+    ingest.take(key, body(observation()))
+    key.team = TeamFactory(organization=organization, name="Search")
+    key.save()
+    assert who_pays() == ("Search", "key's team")

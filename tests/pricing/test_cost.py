@@ -207,7 +207,7 @@ def test_another_team_pays_from_the_hour_on_in_which_the_rule_begins(
     used(source(organization), offering(organization), HOUR - timedelta(hours=1), input_tokens=1)
     used(source(organization), offering(organization), HOUR, input_tokens=2)
     AssignmentRule.objects.create(organization=organization, team=search, valid_from=HOUR)
-    reassign(organization)
+    reassign(organization.pk)
     rows = costs(organization, DAY, group_by=[Dimension.TEAM])
     assert [(row.key[Dimension.TEAM], row.input_tokens) for row in rows] == [
         (search.pk, 2),
