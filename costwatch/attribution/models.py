@@ -14,7 +14,11 @@ queries.py.
 
 from __future__ import annotations
 
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -28,6 +32,27 @@ TOKEN_METERS = (
     "cache_write_input_tokens",
     "output_tokens",
 )
+
+
+if TYPE_CHECKING:
+    _IntegerField = models.Field[int, int]
+else:
+    _IntegerField = models.Field
+
+
+class WholeNumberField(_IntegerField):
+    """A whole number of up to 38 digits: a sum that no number of calls, however absurd each, can overflow."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:
+        return "numeric(38, 0)"
+
+    def from_db_value(
+        self, value: Decimal | None, expression: object, connection: BaseDatabaseWrapper
+    ) -> int | None:
+        return None if value is None else int(value)
+
+    def to_python(self, value: Any) -> int | None:
+        return None if value is None else int(value)
 
 
 class Source(models.Model):
@@ -291,17 +316,17 @@ class UsageHour(models.Model):
     failed_calls = models.BigIntegerField()
     unknown_usage_calls = models.BigIntegerField()
     contradicted_calls = models.BigIntegerField()
-    input_tokens = models.BigIntegerField()
-    cache_read_input_tokens = models.BigIntegerField()
-    cache_write_input_tokens = models.BigIntegerField()
-    output_tokens = models.BigIntegerField()
-    reasoning_output_tokens = models.BigIntegerField()
-    device_ns = models.BigIntegerField()
-    device_ns_marginal = models.BigIntegerField()
-    device_ns_alone = models.BigIntegerField()
-    energy_uj = models.BigIntegerField()
-    prefix_repeated_tokens = models.BigIntegerField()
-    repeated_device_ns = models.BigIntegerField()
+    input_tokens = WholeNumberField()
+    cache_read_input_tokens = WholeNumberField()
+    cache_write_input_tokens = WholeNumberField()
+    output_tokens = WholeNumberField()
+    reasoning_output_tokens = WholeNumberField()
+    device_ns = WholeNumberField()
+    device_ns_marginal = WholeNumberField()
+    device_ns_alone = WholeNumberField()
+    energy_uj = WholeNumberField()
+    prefix_repeated_tokens = WholeNumberField()
+    repeated_device_ns = WholeNumberField()
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.calls} calls"

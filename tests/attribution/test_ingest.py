@@ -381,3 +381,12 @@ def test_a_body_of_one_deep_chain_is_taken(key: IngestKey) -> None:
     )
     send(key, call, links=chain)
     assert counted(key.organization_id)["calls"] == 1
+
+
+def test_sums_hold_what_no_single_call_could(key: IngestKey) -> None:
+    largest = 2**63 - 1
+    ingest.take(key, body(observation(), observation(), observation()))
+    Entry.objects.update(device_ns=largest, output_tokens=largest)
+    add_batches(key.organization_id)
+    row = UsageHour.objects.get()
+    assert (row.device_ns, row.output_tokens) == (3 * largest, 3 * largest)

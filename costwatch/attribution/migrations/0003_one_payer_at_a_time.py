@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('accounts', '0001_initial'),
-        ('attribution', '0002_partition_by_day'),
+        ("accounts", "0001_initial"),
+        ("attribution", "0002_partition_by_day"),
     ]
 
     operations = [
         migrations.AddConstraint(
-            model_name='sourceteam',
-            constraint=models.UniqueConstraint(fields=('source', 'valid_from'), name='sourceteam_one_beginning', nulls_distinct=False),
+            model_name="sourceteam",
+            constraint=models.UniqueConstraint(
+                fields=("source", "valid_from"),
+                name="sourceteam_one_beginning",
+                nulls_distinct=False,
+            ),
         ),
     ]
