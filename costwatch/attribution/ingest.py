@@ -1,8 +1,8 @@
 """Observations → calls → ledger entries, in one transaction.
 
     take            a decoded body, in the name of a key: all or nothing
-    ├─ _keep        spans that were not seen before
-    ├─ _affected    the calls that they can change: their own, those below them, those around them
+    ├─ keep         spans that were not seen before
+    ├─ affected     the calls that they can change: their own, those below them, those around them
     └─ _count       each affected call merged from all its observations; what changed is reversed and counted anew
 
 A call's entry is a function of the set of its observations, so order, repetition and splitting change no sum. One
@@ -16,6 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -27,10 +28,10 @@ from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, partitions, spans
 from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.health import count_outcomes
-from costwatch.attribution.identity import call_id, span_key
+from costwatch.attribution.identity import call_id, group_of, span_key
 from costwatch.attribution.merge import MergedCall, merge, started_at
 from costwatch.attribution.models import Batch
-from costwatch.attribution.spans import Affected, SpanRow
+from costwatch.attribution.spans import SpanRow, Told
 
 # Who waits too long for the others is told to come again, instead of holding a thread and a connection.
 _LOCK = "SET LOCAL lock_timeout = %s; SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)"
@@ -61,8 +62,8 @@ _STATE = ("started_at", *_FACTS, *_QUANTITIES, *_LATENCIES)
 _COLUMNS = ("organization_id", "call_id", "revision", "sign", "batch_id", *_STATE)
 _IN_FORCE = f"""
 SELECT call_id, revision, sign, {", ".join(_STATE)} FROM attribution_entry
- WHERE organization_id = %(organization_id)s AND call_id = ANY(%(calls)s)
-   AND started_at BETWEEN %(first)s AND %(last)s
+ WHERE organization_id = %(organization_id)s AND started_at BETWEEN %(first)s AND %(last)s
+   AND call_id = ANY(%(calls)s)
 """
 
 
@@ -154,7 +155,7 @@ def _observation_row(key: IngestKey, observation: Observation) -> SpanRow:
         span_key=span_key(observation.trace_id, observation.span_id),
         parent_key=span_key(observation.trace_id, parent) if parent else None,
         started_at=started_at(observation),
-        call_id=call_id(observation),
+        call_id=group_of(observation),
         key_id=key.pk,
         wraps=observation.is_wrapper,
         observation=observation,
@@ -177,22 +178,32 @@ def _prepare_days(rows: Iterable[SpanRow]) -> None:
     partitions.ensure_days({row.started_at.date() for row in rows})
 
 
-def _count(organization_id: int, affected: Affected) -> list[tuple[object, ...]]:
-    """The entries that bring the ledger from what it holds to what the observations say. Without the batch's id."""
-    if not affected.calls:
-        return []
-    held = _in_force(organization_id, affected.calls, affected.first, affected.last)
-    entries: list[tuple[object, ...]] = []
-    for call in sorted(affected.calls):
-        now = held.get(call, InForce(0, None))
-        state = _state(organization_id, merge(affected.calls[call], affected.inherited(call)))
-        if state == now.state:
-            continue
-        if now.state is not None:
-            entries.append((call, now.revision, -1, *_signed(now.state, -1)))
-        if state is not None:
-            entries.append((call, now.revision + 1, 1, *state))
-    return entries
+def _count(organization_id: int, affected: Sequence[Told]) -> list[tuple[Any, ...]]:
+    """The entries that bring the ledger from what it holds to what the observations say. Without the batch's id.
+
+    A call that turns out to have begun at another moment, or to be two, has another id: so what may be held of it is
+    looked for wherever one of its observations began.
+    """
+    held = _in_force(organization_id, {entry for told in affected for entry in _places(told)})
+    entries: list[tuple[Any, ...]] = []
+    for told in affected:
+        state = _state(organization_id, merge(told.seen, told.inherited))
+        for call, at in sorted(_places(told)):
+            now = held.get((call, at), InForce(0, None))
+            wanted = state if state is not None and state[0] == at else None
+            if wanted == now.state:
+                continue
+            if now.state is not None:
+                entries.append((call, now.revision, -1, *_signed(now.state, -1)))
+            if wanted is not None:
+                entries.append((call, now.revision + 1, 1, *wanted))
+    return sorted(entries, key=lambda entry: entry[:3])
+
+
+def _places(told: Told) -> set[tuple[UUID, datetime]]:
+    """The id and the beginning that this call has in the ledger, had, or would have if less of it were known."""
+    begun = {started_at(seen.observation) for seen in told.seen}
+    return {(call_id(told.group, at), at) for at in begun}
 
 
 def _state(organization_id: int, merged: MergedCall | None) -> tuple[object, ...] | None:
@@ -221,24 +232,25 @@ def _signed(state: Sequence[object], sign: int) -> tuple[object, ...]:
 
 
 def _in_force(
-    organization_id: int, calls: Collection[UUID], first: datetime, last: datetime
-) -> dict[UUID, InForce]:
-    """What the ledger holds of these calls: the last revision, and its state unless it was taken back."""
+    organization_id: int, places: Collection[tuple[UUID, datetime]]
+) -> dict[tuple[UUID, datetime], InForce]:
+    """What the ledger holds there: the last revision, and its state unless it was taken back."""
+    if not places:
+        return {}
+    calls, begun = zip(*places, strict=True)
+    search = {
+        "organization_id": organization_id,
+        "calls": list(calls),
+        "first": min(begun),
+        "last": max(begun),
+    }
     with connection.cursor() as cursor:
-        cursor.execute(
-            _IN_FORCE,
-            {
-                "organization_id": organization_id,
-                "calls": list(calls),
-                "first": first - spans.REACH,
-                "last": last + spans.REACH,
-            },
-        )
+        cursor.execute(_IN_FORCE, search)
         rows = cursor.fetchall()
-    by_call: dict[UUID, list[tuple[object, ...]]] = defaultdict(list)
+    found: dict[tuple[UUID, datetime], list[tuple[object, ...]]] = defaultdict(list)
     for call, *row in rows:
-        by_call[call].append(tuple(row))
-    return {call: _last_of(found) for call, found in by_call.items()}
+        found[call, row[2]].append(tuple(row))
+    return {place: _last_of(rows) for place, rows in found.items()}
 
 
 def _last_of(rows: Sequence[tuple[object, ...]]) -> InForce:

@@ -26,6 +26,7 @@ from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import spans
 from costwatch.attribution.merge import Seen, outermost_first, tags_of
 from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam
+from costwatch.attribution.spans import Told
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 
@@ -158,11 +159,12 @@ def calls(
 
 def call(organization: Organization, call_id: UUID) -> CallDetail | None:
     """One call with everybody's view of it; None where this organization has no such call."""
-    entry = _in_force(organization).filter(call_id=call_id).first()
+    entry = _in_force(organization).filter(call_id=call_id).order_by("-started_at").first()
     if entry is None:
         return None
     [found] = _calls(organization, [entry])
-    seen = outermost_first(_told(organization, [entry]).calls[call_id])
+    [told] = _told(organization, [entry])
+    seen = outermost_first(told.seen)
     return CallDetail(
         call=found,
         observations=[{**asdict(one.observation), "wraps": one.wraps} for one in seen],
@@ -208,18 +210,16 @@ def _payer(entry: Entry) -> str:
 def _calls(organization: Organization, entries: Sequence[Entry]) -> list[Call]:
     if not entries:
         return []
-    told = _told(organization, entries)
     teams = dict(Team.objects.filter(organization=organization).values_list("pk", "name"))
     return [
-        _call(entry, told.calls[entry.call_id], told.inherited(entry.call_id), teams)
-        for entry in entries
+        _call(entry, told.seen, told.inherited, teams)
+        for entry, told in zip(entries, _told(organization, entries), strict=True)
     ]
 
 
-def _told(organization: Organization, entries: Sequence[Entry]) -> spans.Affected:
-    starts = [entry.started_at for entry in entries]
-    calls = [entry.call_id for entry in entries]
-    return spans.told(organization.pk, calls, min(starts), max(starts))
+def _told(organization: Organization, entries: Sequence[Entry]) -> list[Told]:
+    found = spans.told(organization.pk, [(entry.call_id, entry.started_at) for entry in entries])
+    return [told or Told(entry.call_id, (), ()) for entry, told in zip(entries, found, strict=True)]
 
 
 def _call(

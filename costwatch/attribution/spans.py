@@ -14,7 +14,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +22,11 @@ from django.db import connection
 
 from collectors.observation import Observation, Provenance, Tags
 from costwatch.attribution.facts import NO_TAGS, from_facts, link_facts, tags_from, to_facts
+from costwatch.attribution.identity import CROWD, REACH, Part, group_in, in_calls, reach
 from costwatch.attribution.merge import Seen
 
-# How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
-# days' partitions. A response id that comes back later than this is another call: a cache's answer, say.
-REACH = timedelta(days=1)
+# Searched beyond reach, so that a call's second view does not make it search again.
+_MARGIN = timedelta(minutes=10)
 # How far above a span its wrapper or its tags may be. Bounds the work that one body can ask for.
 DEPTH = 64
 
@@ -67,10 +67,16 @@ WITH RECURSIVE above (span_key, depth) AS (
    WHERE organization_id = %(organization_id)s AND started_at BETWEEN %(first)s AND %(last)s
      AND span_key IN (SELECT span_key FROM above)
 """
-_OF_CALLS = f"""
-SELECT {_READ} FROM attribution_span
- WHERE organization_id = %(organization_id)s AND call_id = ANY(%(keys)s)
-   AND span_key <> ALL(%(held)s) AND started_at BETWEEN %(first)s AND %(last)s
+# Of a group that is too crowded to tell calls apart, no more is read than shows that.
+_OF_GROUPS = f"""
+SELECT found.* FROM unnest(%(groups)s::uuid[], %(firsts)s::timestamptz[], %(lasts)s::timestamptz[])
+                    AS wanted (call_id, first, last)
+ CROSS JOIN LATERAL (
+       SELECT {_READ} FROM attribution_span AS s
+        WHERE s.organization_id = %(organization_id)s AND s.call_id = wanted.call_id
+          AND s.started_at BETWEEN wanted.first AND wanted.last
+          AND s.started_at BETWEEN %(first)s AND %(last)s
+        LIMIT {CROWD + 1}) AS found
 """
 _SEEN = """
 SELECT span_key FROM attribution_span
@@ -115,19 +121,12 @@ class SpanRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Affected:
-    """Calls to be merged again, each from all its observations."""
+class Told:
+    """All that is kept of one call."""
 
-    calls: dict[UUID, list[Seen]]
-    first: datetime
-    last: datetime
-    around: dict[UUID, list[Tags]]  # by call: tags of the spans around it, nearest first
-
-    def inherited(self, call: UUID) -> Sequence[Tags]:
-        return self.around.get(call, ())
-
-
-_NOTHING = Affected({}, datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), {})
+    group: UUID
+    seen: Sequence[Seen]
+    inherited: Sequence[Tags]  # tags of the spans around it, nearest first
 
 
 def keep(organization_id: int, rows: Sequence[SpanRow]) -> list[SpanRow]:
@@ -145,59 +144,112 @@ def keep(organization_id: int, rows: Sequence[SpanRow]) -> list[SpanRow]:
     return fresh
 
 
-def affected(organization_id: int, fresh: Sequence[SpanRow]) -> Affected:
+def affected(organization_id: int, fresh: Sequence[SpanRow]) -> list[Told]:
     """The calls that new spans can change: told of by them, below them, or around them."""
     if not fresh:
-        return _NOTHING
-    first, last = _reach(fresh, REACH)
-    family = _Family(organization_id, first, last, fresh)
-    calls = {row.call_id for row in family.rows.values() if row.call_id is not None}
-    if not calls:
-        return _NOTHING
-    family.add(family.find(_OF_CALLS, calls))
-    family.add(family.find(_ABOVE, family.missing_parents()))
+        return []
+    family = _Family(organization_id, fresh)
+    touched = {row.span_key for row in family.rows.values() if row.call_id is not None}
+    family.add_views_of_the_same(touched)
     family.mark_wrappers()
-    return family.told(calls)
+    return family.told(touched)
 
 
-def told(
-    organization_id: int, calls: Collection[UUID], first: datetime, last: datetime
-) -> Affected:
-    """What is kept of calls that began in this time: their observations, and the tags around them."""
-    family = _Family(organization_id, first - REACH, last + REACH, ())
-    family.add(family.find(_OF_CALLS, calls))
-    family.add(family.find(_ABOVE, family.missing_parents()))
-    return family.told(calls)
+def told(organization_id: int, calls: Sequence[tuple[UUID, datetime]]) -> list[Told | None]:
+    """What is kept of calls, by their id and beginning in the ledger, in the same order; None: nothing."""
+    family = _Family(organization_id, ())
+    begun: dict[UUID, tuple[datetime, datetime]] = {}
+    for call, at in calls:
+        first, last = begun.get(group_in(call), (at, at))
+        begun[group_in(call)] = min(first, at), max(last, at)
+    family.add_groups(begun)
+    began = {(row.call_id, row.started_at): row.span_key for row in family.rows.values()}
+    keys = [began.get((group_in(call), at)) for call, at in calls]
+    wanted = {key for key in keys if key is not None}
+    family.add_views_of_the_same(wanted)
+    found = {seen.span_key: told for told in family.told(wanted) for seen in told.seen}
+    return [found.get(key) if key is not None else None for key in keys]
 
 
 class _Family:
-    """The spans that new ones are related to, as far as they are kept."""
+    """The spans that new ones are related to, as far as they are kept. Those given are among the kept ones."""
 
-    def __init__(
-        self, organization_id: int, first: datetime, last: datetime, fresh: Iterable[SpanRow]
-    ) -> None:
+    def __init__(self, organization_id: int, fresh: Sequence[SpanRow]) -> None:
         self.organization_id = organization_id
-        self.first = first
-        self.last = last
         self.rows: dict[UUID, SpanRow] = {row.span_key: row for row in fresh}
-        new = set(self.rows)
-        self.add(self.find(_ABOVE, self.missing_parents()))
-        self.add(self.find(_BELOW, new & self._that_matter_below()))
+        self.add(self.find(_ABOVE, self._missing_parents()))
+        self.add(self.find(_BELOW, {row.span_key for row in fresh} & self._that_matter_below()))
 
     def find(self, query: str, keys: Collection[UUID]) -> Iterator[SpanRow]:
         if not keys:
             return
+        first, last = _reach(self.rows.values(), REACH)
+        search = _search(self.organization_id, keys, first, last)
         with connection.cursor() as cursor:
-            search = _search(self.organization_id, keys, self.first, self.last)
-            cursor.execute(query, {**search, "held": list(self.rows), "depth": DEPTH})
+            cursor.execute(query, {**search, "depth": DEPTH})
             for row in cursor.fetchall():
                 yield _row(row)
+
+    def add_views_of_the_same(self, keys: Collection[UUID]) -> None:
+        """Every other observation of the calls that these spans speak of, and what is around them."""
+        searched: dict[UUID, tuple[datetime, datetime]] = {}
+        while wanted := self._not_within(searched, keys):
+            searched |= self.add_groups(wanted)
+        self.add(self.find(_ABOVE, self._missing_parents()))
+
+    def _not_within(
+        self, searched: dict[UUID, tuple[datetime, datetime]], keys: Collection[UUID]
+    ) -> dict[UUID, tuple[datetime, datetime]]:
+        """By group, from when to when its calls are known to begin, where more may begin near that."""
+        wanted: dict[UUID, tuple[datetime, datetime]] = {}
+        for group, call in self._calls(keys):
+            if not any(row.observation and row.observation.response_id for row in call):
+                continue
+            first, last = call[0].started_at, call[-1].started_at
+            from_, to = searched.get(group, (last, first))
+            if first - reach(group) < from_ or last + reach(group) > to:
+                before = wanted.get(group, (first, last))
+                wanted[group] = min(first, before[0]), max(last, before[1])
+        return wanted
+
+    def add_groups(
+        self, begun: dict[UUID, tuple[datetime, datetime]]
+    ) -> dict[UUID, tuple[datetime, datetime]]:
+        """Add what each group holds around these times; returns the times that were searched."""
+        ranges = {
+            group: (first - reach(group) - _MARGIN, last + reach(group) + _MARGIN)
+            for group, (first, last) in begun.items()
+        }
+        if not ranges:
+            return {}
+        firsts, lasts = zip(*ranges.values(), strict=True)
+        search = _search(self.organization_id, (), min(firsts), max(lasts))
+        groups = {"groups": list(ranges), "firsts": list(firsts), "lasts": list(lasts)}
+        with connection.cursor() as cursor:
+            cursor.execute(_OF_GROUPS, {**search, **groups})
+            self.add(_row(row) for row in cursor.fetchall())
+        return ranges
+
+    def _calls(self, keys: Collection[UUID]) -> list[tuple[UUID, list[SpanRow]]]:
+        """The calls that these spans speak of, each with its group and its observations in order of beginning."""
+        groups: dict[UUID, list[SpanRow]] = defaultdict(list)
+        for row in self.rows.values():
+            if row.call_id is not None:
+                groups[row.call_id].append(row)
+        touched = {row.call_id for key in keys if (row := self.rows[key]).call_id is not None}
+        return [
+            (group, call)
+            for group in touched
+            if group is not None
+            for call in _in_calls(group, groups[group])
+            if any(row.span_key in keys for row in call)
+        ]
 
     def add(self, rows: Iterable[SpanRow]) -> None:
         for row in rows:
             self.rows.setdefault(row.span_key, row)
 
-    def missing_parents(self) -> set[UUID]:
+    def _missing_parents(self) -> set[UUID]:
         parents = {row.parent_key for row in self.rows.values() if row.parent_key}
         return parents - self.rows.keys()
 
@@ -233,7 +285,8 @@ class _Family:
         if not found:
             return
         with connection.cursor() as cursor:
-            cursor.execute(_WRAPS, _search(self.organization_id, found, self.first, self.last))
+            first, last = _reach([self.rows[key] for key in found], timedelta(0))
+            cursor.execute(_WRAPS, _search(self.organization_id, found, first, last))
         for key in found:
             self.rows[key] = replace(self.rows[key], wraps=True)
 
@@ -254,26 +307,16 @@ class _Family:
         """Each is above the other, which is forged or a bug: then neither wraps, and both are counted."""
         return any(above.span_key == row.span_key for above in self.above(outer))
 
-    def told(self, calls: Collection[UUID]) -> Affected:
-        by_call = self._by_call(calls)
-        return Affected(
-            {call: _seen(rows) for call, rows in by_call.items()},
-            self.first,
-            self.last,
-            {call: tags for call, rows in by_call.items() if (tags := self._tags_around(rows))},
-        )
-
-    def _by_call(self, calls: Collection[UUID]) -> dict[UUID, list[SpanRow]]:
-        by_call: dict[UUID, list[SpanRow]] = {call: [] for call in calls}
-        for row in self.rows.values():
-            if row.call_id in by_call:
-                by_call[row.call_id].append(row)
-        return by_call
+    def told(self, keys: Collection[UUID]) -> list[Told]:
+        """The calls that these spans speak of."""
+        return [
+            Told(group, _seen(call), self._tags_around(call)) for group, call in self._calls(keys)
+        ]
 
     def _tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:
         """Tags of the spans around a call's counted observations, nearest first."""
         tags: list[Tags] = []
-        for row in sorted(rows, key=lambda row: (row.started_at, row.span_key)):
+        for row in rows:
             if not row.wraps:
                 tags += [above.tags for above in self.above(row)]
         return [one for one in tags if one != NO_TAGS]
@@ -287,9 +330,17 @@ def _seen(rows: Iterable[SpanRow]) -> list[Seen]:
     ]
 
 
-def _reach(rows: Sequence[SpanRow], reach: timedelta) -> tuple[datetime, datetime]:
+def _in_calls(group: UUID, rows: Sequence[SpanRow]) -> list[list[SpanRow]]:
+    if len(rows) == 1:
+        return [list(rows)]
+    by_key = {row.span_key: row for row in rows}
+    parts = [Part(row.span_key, row.observation, row.started_at) for row in rows if row.observation]
+    return [[by_key[part.key] for part in call] for call in in_calls(group, parts)]
+
+
+def _reach(rows: Iterable[SpanRow], around: timedelta) -> tuple[datetime, datetime]:
     starts = [row.started_at for row in rows]
-    return min(starts) - reach, max(starts) + reach
+    return min(starts) - around, max(starts) + around
 
 
 def _search(
