@@ -1,7 +1,7 @@
 import pytest
 
 from costwatch.accounts.models import Membership, Organization, User
-from costwatch.attribution import dimensions, partitions
+from costwatch.attribution import dimensions, partitions, profiles
 from tests.factories import MembershipFactory, OrganizationFactory
 
 
@@ -10,6 +10,7 @@ def _nothing_remembered() -> None:
     """What a process remembers of rows is wrong once a test's transaction is rolled back."""
     partitions.forget_made()
     dimensions.forget_ids()
+    profiles.forget()
 
 
 @pytest.fixture

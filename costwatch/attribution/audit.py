@@ -55,7 +55,7 @@ SELECT organization_id, NULL, NULL, NULL, 'device ' || device_id || ' ' || diffe
 # A call is counted once: one row in force, and every reversal the exact opposite of what it reverses.
 _TWICE = """
 SELECT organization_id, NULL, NULL, NULL, 'call ' || call_id || ' rows in force', sum(sign), 1
-  FROM attribution_entry GROUP BY organization_id, call_id
+  FROM attribution_entry GROUP BY organization_id, call_id, started_at
 HAVING sum(sign) NOT IN (0, 1)
  ORDER BY 1, 5
 """

@@ -5,6 +5,8 @@
     in_calls        the observations of a group, call by call
     call_id         a call's id in the ledger; group_in is the way back
 
+Ids are the 16 bytes of a UUID; moments are microseconds since 1970, in which the ledger keeps them.
+
 Providers' response ids are unique, and whatever carries one speaks of that call, however late it comes. Some servers
 count instead (Ollama's `chatcmpl-417` comes back within the thousand): such an id is one call only for as long as
 that call lasts. Both are functions of the set of observations, so order changes nothing.
@@ -15,18 +17,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from itertools import groupby, pairwise
-from uuid import UUID
 
 from collectors.observation import Observation, Provenance
 
 # How far apart the observations of one call, and the spans of one trace, may begin. Bounds every search to a few
 # days' partitions. A response id that nobody mentioned for longer is another call's.
-REACH = timedelta(days=1)
+REACH_MICROS = 86_400_000_000
 # The same for ids that come back.
-_REACH_OF_COUNTED = timedelta(minutes=10)
+_REACH_OF_COUNTED_MICROS = 600_000_000
 # An "id" that so many observations within reach carry tells nothing apart, and is none.
 CROWD = 2_000
 # How far the clocks of two machines may be apart for ids that come back; a process has only one clock.
@@ -36,7 +36,6 @@ _CLOCKS_APART_NS = 10_000_000_000
 _KIND = re.compile(r"[A-Za-z]+[-_]")
 _UNIQUE_LENGTH = 16
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COUNTED = 0x01  # of a group id's first byte: its response id comes back
 _BEGINNING_BYTES = 5  # at the end of such a group's id: zero, and in its calls' ids when each began
 
@@ -45,33 +44,37 @@ _BEGINNING_BYTES = 5  # at the end of such a group's id: zero, and in its calls'
 class Part:
     """What must be known of an observation to tell which call of its group it belongs to."""
 
-    key: UUID  # the span's
+    span_key: bytes
     observation: Observation
-    started_at: datetime
+
+    @property
+    def begun(self) -> tuple[int, bytes]:
+        return start_micros(self.observation), self.span_key
 
 
-def span_key(trace_id: bytes, span_id: bytes) -> UUID:
+def start_micros(observation: Observation) -> int:
+    return observation.start_unix_ns // 1000
+
+
+def span_key(trace_id: bytes, span_id: bytes) -> bytes:
     """One id for a span. Both parts count: span ids alone are only 8 bytes."""
-    return UUID(bytes=blake2b(trace_id + span_id, digest_size=16, person=b"span").digest())
+    return blake2b(trace_id + span_id, digest_size=16, person=b"span").digest()
 
 
-def group_of(observation: Observation) -> UUID:
-    """The response id's group where there is one, else the span's own.
+def group_of(observation: Observation, key: bytes) -> bytes:
+    """The response id's group where there is one, else the span's own, made from its key.
 
     The response id is the only thing that client, framework, gateway and server all know; traces are often
     different ones.
     """
     said = observation.response_id
     if not said:
-        key = span_key(observation.trace_id, observation.span_id).bytes
-        return UUID(bytes=bytes([key[0] & ~_COUNTED]) + key[1:])
+        return bytes([key[0] & ~_COUNTED]) + key[1:]
     digest = blake2b(said.encode(), digest_size=16, person=b"response").digest()
     if comes_back(said):
         unique = 16 - _BEGINNING_BYTES
-        return UUID(
-            bytes=bytes([digest[0] | _COUNTED, *digest[1:unique]]) + bytes(_BEGINNING_BYTES)
-        )
-    return UUID(bytes=bytes([digest[0] & ~_COUNTED]) + digest[1:])
+        return bytes([digest[0] | _COUNTED, *digest[1:unique]]) + bytes(_BEGINNING_BYTES)
+    return bytes([digest[0] & ~_COUNTED]) + digest[1:]
 
 
 def comes_back(response_id: str) -> bool:
@@ -79,46 +82,40 @@ def comes_back(response_id: str) -> bool:
     return len(_KIND.sub("", response_id, count=1)) < _UNIQUE_LENGTH
 
 
-def reach(group: UUID) -> timedelta:
+def reach_micros(group: bytes) -> int:
     """How far apart two observations of one call of this group can begin."""
-    return _REACH_OF_COUNTED if _is_counted(group) else REACH
+    return _REACH_OF_COUNTED_MICROS if _is_counted(group) else REACH_MICROS
 
 
-def call_id(group: UUID, started_at: datetime) -> UUID:
+def call_id(group: bytes, begun_micros: int) -> bytes:
     """The id in the ledger of a group's call that began then."""
     if not _is_counted(group):
         return group
-    micros = (started_at - _EPOCH) // timedelta(microseconds=1) % 256**_BEGINNING_BYTES
-    return UUID(bytes=group.bytes[:-_BEGINNING_BYTES] + micros.to_bytes(_BEGINNING_BYTES))
+    beginning = begun_micros % 256**_BEGINNING_BYTES
+    return group[:-_BEGINNING_BYTES] + beginning.to_bytes(_BEGINNING_BYTES)
 
 
-def group_in(call: UUID) -> UUID:
+def group_in(call: bytes) -> bytes:
     """The group that a call's id was made from."""
-    if not _is_counted(call):
-        return call
-    return UUID(bytes=call.bytes[:-_BEGINNING_BYTES] + bytes(_BEGINNING_BYTES))
+    return call[:-_BEGINNING_BYTES] + bytes(_BEGINNING_BYTES) if _is_counted(call) else call
 
 
-def _is_counted(identity: UUID) -> bool:
-    return bool(identity.bytes[0] & _COUNTED)
+def _is_counted(identity: bytes) -> bool:
+    return bool(identity[0] & _COUNTED)
 
 
-def in_calls(group: UUID, parts: Iterable[Part]) -> list[list[Part]]:
+def in_calls(group: bytes, parts: Iterable[Part]) -> list[list[Part]]:
     """A group's observations, call by call, each in order of beginning. No two calls begin at the same moment."""
-    ordered = sorted(parts, key=_beginning)
+    ordered = sorted(parts, key=lambda part: part.begun)
     if len(ordered) > CROWD:
-        return [list(call) for _, call in groupby(ordered, key=lambda part: part.started_at)]
+        return [list(call) for _, call in groupby(ordered, key=lambda part: part.begun[0])]
     return _by_overlap(ordered) if _is_counted(group) else _by_gap(ordered)
-
-
-def _beginning(part: Part) -> tuple[datetime, UUID]:
-    return part.started_at, part.key
 
 
 def _by_gap(ordered: Sequence[Part]) -> list[list[Part]]:
     calls = [[ordered[0]]] if ordered else []
     for before, part in pairwise(ordered):
-        if part.started_at - before.started_at > REACH:
+        if part.begun[0] - before.begun[0] > REACH_MICROS:
             calls.append([])
         calls[-1].append(part)
     return calls
@@ -132,15 +129,15 @@ def _by_overlap(ordered: Sequence[Part]) -> list[list[Part]]:
         apart: list[list[Part]] = []
         for call in calls:
             (met if any(_one_call(other, part) for other in call) else apart).append(call)
-        together = sorted((other for call in met for other in call), key=_beginning)
+        together = sorted((other for call in met for other in call), key=lambda part: part.begun)
         calls = [*apart, [*together, part]]
     return calls
 
 
 def _one_call(earlier: Part, later: Part) -> bool:
-    if earlier.started_at == later.started_at:
+    if earlier.begun[0] == later.begun[0]:
         return True
-    if later.started_at - earlier.started_at > _REACH_OF_COUNTED:
+    if later.begun[0] - earlier.begun[0] > _REACH_OF_COUNTED_MICROS:
         return False
     one, other = earlier.observation, later.observation
     if one.vantage != other.vantage or one.service_name != other.service_name:

@@ -5,15 +5,12 @@ A function of the set of observations, not of their order: whatever comes first 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar
-from uuid import UUID
 
 from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
+from costwatch.attribution.identity import start_micros
 
 T = TypeVar("T")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Who sent it, with which tags: the one nearest to the application knows.
 _NEAREST_APPLICATION = (Vantage.CLIENT, Vantage.FRAMEWORK, Vantage.GATEWAY, Vantage.SERVER)
@@ -31,7 +28,7 @@ class Seen:
 
     observation: Observation
     key_id: int
-    span_key: UUID
+    span_key: bytes
     wraps: bool
 
 
@@ -88,7 +85,7 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class MergedCall:
-    started_at: datetime  # to the microsecond, as Postgres keeps it
+    begun_micros: int  # since 1970; to the microsecond, as Postgres keeps it
     source: SourceFacts
     offering: OfferingFacts
     failed: bool
@@ -96,10 +93,6 @@ class MergedCall:
     contradicted: bool
     quantities: Quantities
     latencies: Latencies
-
-
-def started_at(observation: Observation) -> datetime:
-    return _EPOCH + timedelta(microseconds=observation.start_unix_ns // 1000)
 
 
 def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | None:
@@ -115,9 +108,9 @@ def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | 
     told = min(outer, key=_trust).observation
     first = outer[0].observation
     return MergedCall(
-        started_at=started_at(first),
-        source=_source(outer, inherited),
-        offering=_offering(outer, inner),
+        begun_micros=start_micros(first),
+        source=source_of(outer, inherited),
+        offering=offering_of(outer, inner),
         failed=bool(first.error_type),
         usage_known=told.provenance is not Provenance.ABSENT,
         contradicted=bool(told.contradiction),
@@ -187,7 +180,8 @@ def tags_of(outer: Sequence[Seen], inherited: Sequence[Tags] = ()) -> Tags:
     return tags
 
 
-def _source(outer: Sequence[Seen], inherited: Sequence[Tags]) -> SourceFacts:
+def source_of(outer: Sequence[Seen], inherited: Sequence[Tags]) -> SourceFacts:
+    """Who sent it. outer: the observations, the application's own first."""
     tags = tags_of(outer, inherited)
     return SourceFacts(
         key_id=outer[0].key_id,
@@ -199,7 +193,8 @@ def _source(outer: Sequence[Seen], inherited: Sequence[Tags]) -> SourceFacts:
     )
 
 
-def _offering(outer: Sequence[Seen], inner: Sequence[Seen]) -> OfferingFacts:
+def offering_of(outer: Sequence[Seen], inner: Sequence[Seen]) -> OfferingFacts:
+    """What was bought or run. inner: the observations, the device's own first."""
     return OfferingFacts(
         provider=(_first(inner, lambda o: o.provider) or "")[:255],
         request_model=(_first(outer, lambda o: o.request_model) or "")[:255],

@@ -2,7 +2,7 @@
 
     Source, Offering      the few distinct senders and the few distinct things that have a price
     AssignmentRule        which team pays for which sources, and SourceTeam, what follows from the rules
-    Span                  what was seen: observations of calls, and the links between spans (partitioned by day)
+    Profile, Span         what was seen: observations of calls, and the links between spans (partitioned by day)
     Batch, Entry          the ledger: append-only, signed, partitioned by day
     UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
     DeviceStream          how far each device's time has been counted
@@ -186,27 +186,67 @@ class SourceTeam(models.Model):
         return f"{self.source}: {self.team or 'unattributed'} ({self.reason})"
 
 
-class Span(models.Model):
-    """One span as it was seen. With call_id it is an observation of a call; without, only a link to its parent.
+class Profile(models.Model):
+    """What many observations have in common: all that one says but numbers, ids and people. Few, unlike calls."""
 
-    Rows are facts and stay; `wraps` alone turns true, once, when a counted span is found below it.
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
+    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT)
+    digest = models.UUIDField()  # of facts
+    facts = models.JSONField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "key", "digest"], name="profile_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.facts.get('dialect')} {self.facts.get('request_model')}"
+
+
+class Span(models.Model):
+    """One span as it was seen. With a profile it is an observation of a call; without, only a link to its parent.
+
+    Rows are facts and stay; `wraps` alone turns true, once, when a counted span is found below it. Fixed widths come
+    first: there are as many rows as spans.
     """
 
     pk = models.CompositePrimaryKey("organization", "span_key", "started_at")
     organization = models.ForeignKey(
         Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
-    started_at = models.DateTimeField()  # to the microsecond; start_unix_ns is the whole truth
+    started_at = models.DateTimeField()  # to the microsecond
+    profile = models.ForeignKey(
+        Profile, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True
+    )
+    duration_ns = models.BigIntegerField(null=True)
+    input_tokens = models.BigIntegerField(null=True)
+    cache_read_input_tokens = models.BigIntegerField(null=True)
+    cache_write_input_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    reasoning_output_tokens = models.BigIntegerField(null=True)
+    time_to_first_token_ns = models.BigIntegerField(null=True)
+    time_per_output_token_ns = models.BigIntegerField(null=True)
+    queue_ns = models.BigIntegerField(null=True)
+    prefill_ns = models.BigIntegerField(null=True)
+    decode_ns = models.BigIntegerField(null=True)
+    device_ns = models.BigIntegerField(null=True)
+    device_ns_marginal = models.BigIntegerField(null=True)
+    device_ns_alone = models.BigIntegerField(null=True)
+    energy_uj = models.BigIntegerField(null=True)
+    prefix_repeated_tokens = models.BigIntegerField(null=True)
     span_key = models.UUIDField()  # from (trace id, span id)
     parent_key = models.UUIDField(null=True)
-    call_id = models.UUIDField(null=True)
-    key = models.ForeignKey(
-        IngestKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True
-    )
+    call_id = models.UUIDField(
+        null=True
+    )  # the group of identity.py: a call, or several that share its id
+    start_rest_ns = models.SmallIntegerField(default=0)  # of start_unix_ns, below the microsecond
     wraps = models.BooleanField(default=False)
     trace_id = models.BinaryField(max_length=16, null=True)
     span_id = models.BinaryField(max_length=8, null=True)
-    facts = models.JSONField(null=True)  # the Observation, without what stands in columns
+    response_id = models.TextField(null=True)
+    end_user = models.TextField(null=True)
+    session = models.TextField(null=True)
+    tags = models.JSONField(null=True)  # a link's; and an observation's that do not fit its profile
 
     class Meta:
         indexes = [
@@ -236,6 +276,9 @@ class Batch(models.Model):
     first_started_at = models.DateTimeField()
     last_started_at = models.DateTimeField()
     added_at = models.DateTimeField(null=True)
+    sums = models.JSONField(
+        null=True
+    )  # what its entries add to each hour (rollups.py); gone once added
 
     class Meta:
         indexes = [
@@ -257,14 +300,12 @@ class Entry(models.Model):
     positive one whose revision has no negative twin.
     """
 
-    pk = models.CompositePrimaryKey("organization", "call_id", "started_at", "revision", "sign")
+    # Beginning first: rows of now lie together, and pages that list calls read the same index.
+    pk = models.CompositePrimaryKey("organization", "started_at", "call_id", "revision", "sign")
     organization = models.ForeignKey(
         Organization, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
-    call_id = models.UUIDField()
     started_at = models.DateTimeField()
-    revision = models.SmallIntegerField()
-    sign = models.SmallIntegerField()  # +1 counted, -1 taken back
     batch_id = models.BigIntegerField()
     source = models.ForeignKey(
         Source, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
@@ -272,9 +313,6 @@ class Entry(models.Model):
     offering = models.ForeignKey(
         Offering, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False
     )
-    failed = models.BooleanField()
-    usage_known = models.BooleanField()  # false: nobody said how many tokens
-    contradicted = models.BooleanField()
     input_tokens = models.BigIntegerField(null=True)
     cache_read_input_tokens = models.BigIntegerField(null=True)
     cache_write_input_tokens = models.BigIntegerField(null=True)
@@ -291,13 +329,15 @@ class Entry(models.Model):
     time_to_first_token_ns = models.BigIntegerField(null=True)
     time_per_output_token_ns = models.BigIntegerField(null=True)
     queue_ns = models.BigIntegerField(null=True)
+    call_id = models.UUIDField()
+    revision = models.SmallIntegerField()
+    sign = models.SmallIntegerField()  # +1 counted, -1 taken back
+    failed = models.BooleanField()
+    usage_known = models.BooleanField()  # false: nobody said how many tokens
+    contradicted = models.BooleanField()
 
     class Meta:
         verbose_name_plural = "entries"
-        indexes = [
-            models.Index(fields=["organization", "-started_at"], name="entry_by_time"),
-            models.Index(fields=["batch_id"], name="entry_by_batch"),
-        ]
         constraints = [models.CheckConstraint(condition=Q(sign__in=[1, -1]), name="entry_sign")]
 
     def __str__(self) -> str:

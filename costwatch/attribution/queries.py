@@ -23,10 +23,11 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
 
 from collectors.observation import Observation, Tags
 from costwatch.accounts.models import Organization, Team
-from costwatch.attribution import spans
+from costwatch.attribution import family
+from costwatch.attribution.family import Told
 from costwatch.attribution.merge import Seen, outermost_first, tags_of
 from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam
-from costwatch.attribution.spans import Told
+from costwatch.attribution.spans import micros_of
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 
@@ -218,8 +219,9 @@ def _calls(organization: Organization, entries: Sequence[Entry]) -> list[Call]:
 
 
 def _told(organization: Organization, entries: Sequence[Entry]) -> list[Told]:
-    found = spans.told(organization.pk, [(entry.call_id, entry.started_at) for entry in entries])
-    return [told or Told(entry.call_id, (), ()) for entry, told in zip(entries, found, strict=True)]
+    calls = [(entry.call_id.bytes, micros_of(entry.started_at)) for entry in entries]
+    found = family.told(organization.pk, calls)
+    return [told or Told(call, (), ()) for (call, _), told in zip(calls, found, strict=True)]
 
 
 def _call(

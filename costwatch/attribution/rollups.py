@@ -1,11 +1,10 @@
-"""Ledger entries → hourly sums, each batch exactly once. The only raw SQL that writes rollups.
+"""The sums of ledger entries → hourly rollups, each batch exactly once. The only raw SQL that writes rollups.
 
 One transaction claims batches, adds them up, adds that to the rollups and marks them; whatever dies in between, either
-all of it happened or nothing. Sums are added in SQL, so a task's cost does not depend on what is already stored.
+all of it happened or nothing. Its cost depends on how many sums there are, not on calls, nor on what is stored.
 """
 
 from datetime import datetime
-from typing import Any
 
 from django.db import connection, transaction
 from django.utils import timezone
@@ -16,7 +15,7 @@ from costwatch.domain.latency import LN_GAMMA
 
 _BATCHES_AT_ONCE = 500
 
-# The sums of a set of entries; audit.py recounts with the very same text.
+# The sums of a set of entries, for audit.py, which recounts what ledger.py added up when it wrote them.
 USAGE_SUMS = """
     sum(sign) AS calls,
     sum(sign) FILTER (WHERE failed) AS failed_calls,
@@ -37,7 +36,6 @@ USAGE_SUMS = """
 USAGE_COLUMNS = tuple(
     line.rsplit(" AS ", 1)[1].rstrip(",") for line in USAGE_SUMS.strip().splitlines()
 )
-USAGE_KEY = "organization_id, date_trunc('hour', started_at, 'UTC'), source_id, offering_id"
 
 # domain/latency.py's bucket_of, in SQL.
 LATENCY_BUCKETS = f"""
@@ -53,24 +51,26 @@ LATENCY_BUCKETS = f"""
     WHERE ns IS NOT NULL
 """
 
+_KEY = """
+organization_id, to_timestamp((said->>0)::bigint * 3600) AS hour, (said->>1)::bigint AS source_id,
+       (said->>2)::bigint AS offering_id"""
 _ADD_USAGE = f"""
 INSERT INTO attribution_usagehour (organization_id, hour, source_id, offering_id, {", ".join(USAGE_COLUMNS)})
-SELECT {USAGE_KEY}, {", ".join(f"coalesce({name}, 0)" for name in USAGE_COLUMNS)}
-  FROM (SELECT organization_id, date_trunc('hour', started_at, 'UTC') AS started_at, source_id, offering_id, {USAGE_SUMS}
-          FROM attribution_entry
-         WHERE batch_id = ANY(%(batches)s) AND started_at BETWEEN %(first)s AND %(last)s
-         GROUP BY 1, 2, 3, 4) AS added
+SELECT {_KEY}, {", ".join(f"sum((said->>{place})::numeric)" for place, _ in enumerate(USAGE_COLUMNS, 3))}
+  FROM attribution_batch, jsonb_array_elements(sums->'usage') AS said
+ WHERE id = ANY(%(batches)s)
+ GROUP BY 1, 2, 3, 4
  ORDER BY 1, 2, 3, 4
 ON CONFLICT (organization_id, hour, source_id, offering_id) DO UPDATE SET
        {", ".join(f"{name} = attribution_usagehour.{name} + excluded.{name}" for name in USAGE_COLUMNS)}
 """
 _ADD_LATENCY = f"""
 INSERT INTO attribution_latencyhour (organization_id, hour, source_id, offering_id, measure, bucket, calls)
-SELECT {USAGE_KEY}, measure, bucket, sum(sign)
-  FROM attribution_entry {LATENCY_BUCKETS}
-   AND batch_id = ANY(%(batches)s) AND started_at BETWEEN %(first)s AND %(last)s
+SELECT {_KEY}, said->>3, (said->>4)::smallint, sum((said->>5)::bigint)
+  FROM attribution_batch, jsonb_array_elements(sums->'latency') AS said
+ WHERE id = ANY(%(batches)s)
  GROUP BY 1, 2, 3, 4, 5, 6
-HAVING sum(sign) <> 0
+HAVING sum((said->>5)::bigint) <> 0
  ORDER BY 1, 2, 3, 4, 5, 6
 ON CONFLICT (organization_id, hour, source_id, offering_id, measure, bucket) DO UPDATE SET
        calls = attribution_latencyhour.calls + excluded.calls
@@ -109,10 +109,9 @@ def _add_some(organization_id: int) -> int:
         last = max(batch.last_started_at for batch in batches)
         ids = [batch.pk for batch in batches]
         with connection.cursor() as cursor:
-            parameters: dict[str, Any] = {"batches": ids, "first": first, "last": last}
-            cursor.execute(_ADD_USAGE, parameters)
-            cursor.execute(_ADD_LATENCY, parameters)
-        Batch.objects.filter(pk__in=ids).update(added_at=timezone.now())
+            cursor.execute(_ADD_USAGE, {"batches": ids})
+            cursor.execute(_ADD_LATENCY, {"batches": ids})
+        Batch.objects.filter(pk__in=ids).update(added_at=timezone.now(), sums=None)
         transaction.on_commit(lambda: _tell(organization_id, first, last))
     return len(batches)
 

@@ -8,9 +8,10 @@ import pytest
 from collectors.observation import Decoded
 from costwatch.accounts.models import Organization
 from costwatch.attribution import ingest
-from costwatch.attribution.merge import started_at
+from costwatch.attribution.identity import start_micros
 from costwatch.attribution.models import Source, UsageHour
 from costwatch.attribution.rollups import add_batches
+from costwatch.attribution.spans import datetime_of
 from tests.collectors.test_corpus import CASES, decoded, expected
 from tests.factories import ingest_key
 
@@ -51,5 +52,6 @@ def test_every_call_is_counted_once_whatever_comes_first(
     assert set(Source.objects.filter(pk__in=counted).values_list("team_tag", flat=True)) == teams
     hours = {row.hour for row in rows if row.calls}
     assert hours <= {
-        started_at(s).replace(minute=0, second=0, microsecond=0) for s in body.observations
+        datetime_of(start_micros(seen)).replace(minute=0, second=0, microsecond=0)
+        for seen in body.observations
     }

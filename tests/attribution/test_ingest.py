@@ -12,7 +12,7 @@ from hypothesis.extra.django import TestCase
 
 from collectors.observation import Observation, Provenance, SpanLink, Tags, Usage, Vantage
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution import dimensions, ingest, partitions
+from costwatch.attribution import dimensions, ingest, partitions, profiles
 from costwatch.attribution.audit import differences
 from costwatch.attribution.models import Entry, IngestHour, LatencyHour, UsageHour
 from costwatch.attribution.rollups import USAGE_COLUMNS, add_batches
@@ -312,6 +312,7 @@ class Once(TestCase):
     ) -> None:
         partitions.forget_made()
         dimensions.forget_ids()
+        profiles.forget()
         spans = _spans_of(calls)
         whole = ingest_key(OrganizationFactory())
         _send_in_pieces(whole, spans, len(spans))
@@ -421,8 +422,7 @@ def test_a_body_of_one_deep_chain_is_taken(key: IngestKey) -> None:
 
 def test_sums_hold_what_no_single_call_could(key: IngestKey) -> None:
     largest = 2**63 - 1
-    ingest.take(key, body(observation(), observation(), observation()))
-    Entry.objects.update(device_ns=largest, output_tokens=largest)
-    add_batches(key.organization_id)
+    absurd = Usage(output_tokens=largest)
+    send(key, *(observation(usage=absurd, device_ns=largest) for _ in range(3)))
     row = UsageHour.objects.get()
     assert (row.device_ns, row.output_tokens) == (3 * largest, 3 * largest)

@@ -1,0 +1,201 @@
+"""Rows of Entry: what one call used, signed, and what that adds to the hours.
+
+    first_entry   a call that was seen once and has to do with nothing else
+    state_of      what merge.py made of several observations
+    in_force      what the ledger holds of calls
+    write         a batch of rows, with their sums
+
+A state is the values of STATE, without sign. Sums are taken here, while the rows are at hand, and reach the rollups as
+one small row per batch: adding them costs nothing per call, and audit.py has rows to recount.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
+
+from django.db import connection
+
+from collectors.observation import Provenance, Usage
+from costwatch.accounts.models import IngestKey
+from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.identity import call_id
+from costwatch.attribution.merge import Latencies, MergedCall, Quantities
+from costwatch.attribution.models import Batch, LatencyHour
+from costwatch.attribution.spans import (
+    SpanRow,
+    array,
+    between,
+    datetime_of,
+    line,
+    micros_of,
+    moment,
+)
+from costwatch.domain.latency import bucket_of
+
+_FACTS = ("source_id", "offering_id", "failed", "usage_known", "contradicted")
+_QUANTITIES = tuple(field.name for field in fields(Quantities))
+_LATENCIES = tuple(field.name for field in fields(Latencies))
+_AFTER_FACTS, _AFTER_QUANTITIES = len(_FACTS), len(_FACTS) + len(_QUANTITIES)
+STATE = (*_FACTS, *_QUANTITIES, *_LATENCIES)
+_PLACE = ("call_id", "started_at", "revision", "sign")
+_MEASURES = tuple(LatencyHour.Measure(name.removesuffix("_ns")).value for name in _LATENCIES)
+_HOUR_MICROS = 3_600_000_000
+
+# What one observation says itself, in the order of Quantities, but for the last.
+_quantities_said = attrgetter(*(f"usage.{field.name}" for field in fields(Usage)), *_QUANTITIES[len(fields(Usage)) : -1])  # fmt: skip
+_latencies_said = attrgetter(*_LATENCIES[1:])
+
+_IN_FORCE = f"""
+SELECT {", ".join((*_PLACE, *STATE))} FROM attribution_entry
+ WHERE organization_id = %(organization_id)s AND call_id = ANY(%(calls)s::uuid[])
+   AND started_at = ANY(%(begun)s::timestamptz[]) AND started_at BETWEEN %(first)s AND %(last)s
+"""
+_COPY = (
+    f"COPY attribution_entry (organization_id, batch_id, {', '.join((*_PLACE, *STATE))}) FROM STDIN"
+)
+
+Place = tuple[bytes, int]  # a call's id and its beginning in microseconds
+State = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    place: Place
+    revision: int
+    sign: int
+    state: State
+
+    def signed(self) -> State:
+        """The state with its quantities, and nothing else, multiplied by the sign."""
+        if self.sign == 1:
+            return self.state
+        said = self.state[_AFTER_FACTS:_AFTER_QUANTITIES]
+        taken_back = (None if value is None else -value for value in said)
+        return (*self.state[:_AFTER_FACTS], *taken_back, *self.state[_AFTER_QUANTITIES:])
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The state of a call that the ledger holds now; None: nothing is counted."""
+
+    revision: int
+    state: State | None
+
+
+NEVER = InForce(0, None)
+
+
+def first_entry(row: SpanRow) -> LedgerRow:
+    """What merge makes of a single observation with nothing around it, in fewer steps: nearly all calls are that."""
+    seen, known = row.observation, row.known
+    assert seen is not None
+    assert known is not None
+    assert row.group is not None
+    state = (
+        known.source_id,
+        known.offering_id,
+        bool(seen.error_type),
+        seen.provenance is not Provenance.ABSENT,
+        bool(seen.contradiction),
+        *_quantities_said(seen),
+        seen.device_ns if seen.request_repeated else None,
+        seen.end_unix_ns - seen.start_unix_ns,
+        *_latencies_said(seen),
+    )
+    return LedgerRow((call_id(row.group, row.begun_micros), row.begun_micros), 1, 1, state)
+
+
+def state_of(organization_id: int, merged: MergedCall) -> State:
+    return (
+        source_id(organization_id, merged.source),
+        offering_id(organization_id, merged.offering),
+        merged.failed,
+        merged.usage_known,
+        merged.contradicted,
+        *(getattr(merged.quantities, name) for name in _QUANTITIES),
+        *(getattr(merged.latencies, name) for name in _LATENCIES),
+    )
+
+
+def in_force(organization_id: int, places: Collection[Place]) -> dict[Place, InForce]:
+    """What the ledger holds there: the last revision, and its state unless it was taken back."""
+    if not places:
+        return {}
+    calls, begun = zip(*places, strict=True)
+    search = {
+        "organization_id": organization_id,
+        "calls": array(calls),
+        "begun": "{" + ",".join(moment(micros) for micros in set(begun)) + "}",
+        **between(min(begun), max(begun), "first", "last"),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_FORCE, search)
+        found: dict[Place, list[State]] = defaultdict(list)
+        for call, started_at, *row in cursor.fetchall():
+            found[call.bytes, micros_of(started_at)].append(tuple(row))
+    return {place: _last_of(rows) for place, rows in found.items()}
+
+
+def _last_of(rows: Sequence[State]) -> InForce:
+    revision = max(row[0] for row in rows)
+    last = {row[1]: row[2:] for row in rows if row[0] == revision}
+    taken_back = last.get(-1)
+    return InForce(revision, None if taken_back is not None else last[1])
+
+
+def write(key: IngestKey, rows: Sequence[LedgerRow]) -> int:
+    """Write rows and their sums as one batch, and return its id. There is at least one row."""
+    signed = [row.signed() for row in rows]
+    begun = [row.place[1] for row in rows]
+    batch = Batch.objects.create(
+        organization_id=key.organization_id,
+        key=key,
+        entries=len(rows),
+        first_started_at=datetime_of(min(begun)),
+        last_started_at=datetime_of(max(begun)),
+        sums=_sums(zip(rows, signed, strict=True)),
+    )
+    owner = f"{key.organization_id}\t{batch.pk}"
+    lines = (
+        f"{owner}\t{row.place[0].hex()}\t{moment(row.place[1])}\t{line(row.revision, row.sign, *state)}"
+        for row, state in zip(rows, signed, strict=True)
+    )
+    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.write("".join(lines))
+    return batch.pk
+
+
+def _sums(rows: Iterable[tuple[LedgerRow, State]]) -> dict[str, list[list[Any]]]:
+    """What these rows add to each hour, source and offering, as rollups.py reads it."""
+    usage: dict[tuple[int, int, int], list[State]] = defaultdict(list)
+    latency: Counter[tuple[int, int, int, str, int]] = Counter()
+    for row, state in rows:
+        about = (row.place[1] // _HOUR_MICROS, state[0], state[1])
+        usage[about].append((row.sign, *state[2:_AFTER_QUANTITIES]))
+        for measure, ns in zip(_MEASURES, state[_AFTER_QUANTITIES:], strict=True):
+            if ns is not None:
+                latency[*about, measure, bucket_of(ns)] += row.sign
+    return {
+        "usage": [[*about, *_sum(columns)] for about, columns in usage.items()],
+        "latency": [[*about, calls] for about, calls in latency.items() if calls],
+    }
+
+
+def _sum(rows: Sequence[State]) -> list[int]:
+    """In the order of rollups.USAGE_COLUMNS."""
+    signs, failed, known, contradicted, *quantities = zip(*rows, strict=True)
+    return [
+        sum(signs),
+        _signs_where(failed, signs),
+        sum(signs) - _signs_where(known, signs),
+        _signs_where(contradicted, signs),
+        *(sum(value for value in column if value) for column in quantities),
+    ]
+
+
+def _signs_where(flags: Iterable[bool], signs: Iterable[int]) -> int:
+    return sum(sign for flag, sign in zip(flags, signs, strict=True) if flag)

@@ -1,0 +1,171 @@
+"""What observations have in common, kept once: thousands of calls differ only in numbers, ids and people.
+
+    known       the profile of an observation, and the source and offering that follow from it alone
+    NUMBERS     what each observation says for itself, in columns of Span
+    rebuilt     the observation of a row
+
+A row and its profile together say exactly what the span said.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from hashlib import blake2b
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
+from costwatch.accounts.models import IngestKey
+from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.merge import Seen, offering_of, source_of
+from costwatch.attribution.models import Profile
+
+_USAGE = tuple(field.name for field in fields(Usage))
+_TIMES_AND_DEVICE = (
+    "time_to_first_token_ns",
+    "time_per_output_token_ns",
+    "queue_ns",
+    "prefill_ns",
+    "decode_ns",
+    "device_ns",
+    "device_ns_marginal",
+    "device_ns_alone",
+    "energy_uj",
+    "prefix_repeated_tokens",
+)
+# Columns of Span that hold an observation's own numbers, in order, and how they are read from it.
+NUMBERS = (*_USAGE, *_TIMES_AND_DEVICE)
+numbers_of = attrgetter(*(f"usage.{name}" for name in _USAGE), *_TIMES_AND_DEVICE)
+
+_OF_THE_SPAN = frozenset(
+    {"trace_id", "span_id", "parent_span_id", "start_unix_ns", "end_unix_ns", "response_id"}
+)
+_NESTED = frozenset({"tags", "resource_tags", "usage"})
+_COMMON = tuple(
+    field.name
+    for field in fields(Observation)
+    if field.name not in _OF_THE_SPAN | _NESTED | set(_TIMES_AND_DEVICE)
+)
+_TAGS = ("team", "feature", "customer")  # of the span's own tags; who asked is not common
+_common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource_tags")
+
+_CACHE_LIMIT = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A profile, and what it makes of a call that nothing else is known about."""
+
+    profile_id: int
+    source_id: int
+    offering_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """A profile as it is read back."""
+
+    key_id: int
+    fields: Mapping[str, Any]
+    tags: Tags
+
+
+_known: dict[tuple[int, tuple[Any, ...]], Known] = {}
+_read: dict[int, _Common] = {}
+
+
+def known(key: IngestKey, observation: Observation) -> Known:
+    """The profile of an observation that came with this key; made where it is the first of its kind."""
+    common = _common_of(observation)
+    found = _known.get((key.pk, common))
+    if found is None:
+        found = _make(key, observation, common)
+        if len(_known) >= _CACHE_LIMIT:
+            _known.clear()
+        _known[key.pk, common] = found
+    return found
+
+
+def _make(key: IngestKey, observation: Observation, common: Sequence[Any]) -> Known:
+    facts = _facts(common)
+    text = json.dumps(facts, sort_keys=True)
+    profile, _ = Profile.objects.get_or_create(
+        organization_id=key.organization_id,
+        key=key,
+        digest=UUID(bytes=blake2b(text.encode(), digest_size=16).digest()),
+        defaults={"facts": facts},
+    )
+    alone = [Seen(observation, key.pk, b"", wraps=False)]
+    return Known(
+        profile.pk,
+        source_id(key.organization_id, source_of(alone, ())),
+        offering_id(key.organization_id, offering_of(alone, alone)),
+    )
+
+
+def _facts(common: Sequence[Any]) -> dict[str, Any]:
+    """JSON of what is neither unknown nor empty. False and zero are said."""
+    *values, resource_tags = common
+    plain, tags = values[: len(_COMMON)], values[len(_COMMON) :]
+    said: dict[str, Any] = _said(zip(_COMMON, plain, strict=True))
+    said["tags"] = _said(zip(_TAGS, tags, strict=True))
+    said["resource_tags"] = said_tags(resource_tags)
+    return _said(said.items())
+
+
+def said_tags(tags: Tags) -> dict[str, str]:
+    """The tags that say something, by name."""
+    return _said((field.name, getattr(tags, field.name)) for field in fields(Tags))
+
+
+def _said(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in pairs if value is not None and value not in ("", {})}
+
+
+def load(profile_ids: Iterable[int]) -> None:
+    """Read these profiles, so that rebuilt can be asked."""
+    if len(_read) >= _CACHE_LIMIT:
+        _read.clear()
+    missing = [pk for pk in set(profile_ids) if pk not in _read]
+    for profile in Profile.objects.filter(pk__in=missing) if missing else ():
+        facts = dict(profile.facts)
+        tags = Tags(**facts.pop("tags", {}))
+        known = {name: facts[name] for name in _COMMON if name in facts}
+        known["resource_tags"] = Tags(**facts.get("resource_tags", {}))
+        known["vantage"] = Vantage(known["vantage"])
+        known["provenance"] = Provenance(known.get("provenance", Provenance.ABSENT))
+        _read[profile.pk] = _Common(profile.key_id, known, tags)
+
+
+def key_of(profile_id: int) -> int:
+    """The id of the ingest key that a loaded profile came with."""
+    return _read[profile_id].key_id
+
+
+def rebuilt(
+    profile_id: int,
+    numbers: Sequence[int | None],
+    user: str | None,
+    session: str | None,
+    **own: Any,
+) -> Observation:
+    """The observation that a row and its loaded profile were made from.
+
+    numbers   in the order of NUMBERS.
+    own       what the span alone says: ids, times, response id.
+    """
+    common = _read[profile_id]
+    usage = Usage(*numbers[: len(_USAGE)])
+    rest = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
+    team, feature, customer = common.tags.team, common.tags.feature, common.tags.customer
+    tags = Tags(team, feature, customer, user, session)
+    return Observation(**common.fields, **rest, **own, usage=usage, tags=tags)
+
+
+def forget() -> None:
+    """For tests, which drop rows that a running service never drops."""
+    _known.clear()
+    _read.clear()
