@@ -32,7 +32,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collectors import semconv
 from collectors.dialects.attributes import Found, read_resource, read_span
 from collectors.dialects.recognise import is_about_a_call, observe, scope_of
-from collectors.dialects.table import Scope
+from collectors.dialects.scopes import Scope
 from collectors.dialects.tags import own_tags
 from collectors.dialects.values import clean, plain
 from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink, Tags

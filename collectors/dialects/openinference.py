@@ -5,14 +5,14 @@ dump of LangChain's own object, with the provider's id inside, unless the answer
 is in `llm.invocation_parameters`.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from collectors.dialects.table import ANSWER, INVOCATION, KIND
+from collectors.dialects.objects import json_object
+from collectors.dialects.table import ANSWER, ANSWER_TYPE, INVOCATION, KIND
 from collectors.dialects.values import clean
 
 OPERATIONS = {"LLM": "chat", "EMBEDDING": "embeddings", "RERANKER": "rerank"}
@@ -21,16 +21,17 @@ WRAPPER_KINDS = frozenset(
 )
 _FIRST_TOKEN_EVENT = "First Token Stream Event"
 # Providers and SDKs write the id first; so it is found without parsing the answer, and in one that was cut off.
-_LEADING_ID = re.compile(r'\{\s*"id"\s*:\s*"([^"\\]+)"')
+_LEADING_ID = re.compile(r'\{\s*"id"\s*:\s*"([^"\\\s]{1,256})"')
+_AN_ID = re.compile(r"\S{1,256}")
 
 
 def complete(found: dict[str, Any], span: Span) -> None:
     """Fill in what OpenInference keeps in JSON, in events and in the kind."""
     found.setdefault("operation", OPERATIONS.get(found.get(KIND, ""), ""))
     _read_invocation(found)
-    answer = found.get(ANSWER)
-    if answer is not None and "response_id" not in found:
-        found["response_id"] = response_id_of(answer) or ""
+    # A model that was asked for JSON may answer {"id": …} itself; that is text, and no id.
+    if found.get(ANSWER_TYPE) != "text/plain" and "response_id" not in found:
+        found["response_id"] = response_id_of(found.get(ANSWER, "")) or ""
     first_token_ns = _first_token_ns(span.events)
     if first_token_ns is not None:
         found["streaming"] = True
@@ -58,7 +59,7 @@ def response_id_of(answer: str) -> str | None:
         return clean(leading[1])
     whole = json_object(answer)
     for candidate in (whole.get("id"), _langchain_id(whole)):
-        if isinstance(candidate, str):
+        if isinstance(candidate, str) and _AN_ID.fullmatch(candidate):
             return clean(candidate)
     return None
 
@@ -72,17 +73,6 @@ def _langchain_id(whole: Mapping[str, Any]) -> Any:
         return whole["generations"][0][0]["message"]["kwargs"]["response_metadata"]["id"]
     except (KeyError, IndexError, TypeError):
         return None
-
-
-def json_object(whole: str | None) -> dict[str, Any]:
-    """The object in a JSON text; empty where it is none, or was cut off on its way."""
-    if not whole or not whole.startswith("{"):
-        return {}
-    try:
-        parsed = json.loads(whole)
-    except (ValueError, RecursionError):
-        return {}
-    return parsed if isinstance(parsed, dict) else {}
 
 
 def _first_token_ns(events: Iterable[Span.Event]) -> int | None:

@@ -7,7 +7,18 @@ go uncounted, and a wrapper that is taken for a call counts twice only where it 
 from collections.abc import Mapping
 from typing import Any
 
-from collectors.dialects.table import API_BASE, INPUT, OUTPUT
+from collectors.dialects import litellm
+from collectors.dialects.table import (
+    AGENT,
+    API_BASE,
+    INPUT,
+    OUTPUT,
+    RAW_USAGE,
+    REASONING,
+    THOUGHTS,
+    TOTAL,
+)
+from collectors.dialects.urls import host_of
 
 CALL_OPERATIONS = frozenset(
     {
@@ -28,6 +39,7 @@ WRAPPER_OPERATIONS = frozenset(
         "invoke_workflow",
         "retrieval",
         "agent",
+        "agent_step",
         "workflow",
         "chain",
         "tool",
@@ -35,7 +47,17 @@ WRAPPER_OPERATIONS = frozenset(
         "plan",
     }
 )
-_STANDARD_OPERATIONS = {"completion": "text_completion", "embedding": "embeddings"}
+_STANDARD_OPERATIONS = {
+    "completion": "text_completion",
+    "embedding": "embeddings",
+    "chat.completions": "chat",
+    "text.completions": "text_completion",
+}
+# What Azure's instrumentations called them before the conventions had names.
+_STANDARD_PROVIDERS = {
+    "az.ai.inference": "azure.ai.inference",
+    "az.ai.openai": "azure.ai.openai",
+}
 
 
 def is_call(found: Mapping[str, Any]) -> bool:
@@ -45,7 +67,9 @@ def is_call(found: Mapping[str, Any]) -> bool:
         return True
     if operation in WRAPPER_OPERATIONS:
         return False
-    return INPUT in found or OUTPUT in found or "response_id" in found
+    if AGENT in found and operation is None:
+        return False  # pydantic-ai's agent spans had no operation in its first versions
+    return any(meaning in found for meaning in (INPUT, OUTPUT, "response_id", RAW_USAGE))
 
 
 def complete(found: dict[str, Any]) -> None:
@@ -53,15 +77,23 @@ def complete(found: dict[str, Any]) -> None:
     operation = found.get("operation")
     if operation in _STANDARD_OPERATIONS:
         found["operation"] = _STANDARD_OPERATIONS[operation]
-    base = found.get(API_BASE)
-    if base is not None and "server_address" not in found:
-        found["server_address"] = host_of(base)
+    provider = found.get("provider")
+    if provider is not None:
+        provider = provider.lower()
+        found["provider"] = _STANDARD_PROVIDERS.get(provider, provider)
+    if API_BASE in found and "server_address" not in found:
+        found["server_address"] = host_of(found[API_BASE])
+    if THOUGHTS in found:
+        _count_thoughts(found)
+    # A gateway hands its packed ids to clients, who send them under any dialect.
+    if found.get("response_id", "").startswith(litellm.PACKED_ID):
+        found["response_id"] = litellm.unpacked(found["response_id"])
 
 
-def host_of(url: str) -> str:
-    """The host of a URL; nothing else of it, for a path may hold an account."""
-    rest = url.partition("://")[2] or url
-    authority = rest.partition("/")[0].rpartition("@")[2]
-    if authority.startswith("["):  # IPv6
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0]
+def _count_thoughts(found: dict[str, Any]) -> None:
+    """Google's candidates do not include its thoughts; a total tells where an instrumentation has added them up."""
+    thoughts = found[THOUGHTS]
+    found.setdefault(REASONING, thoughts)
+    total = found.get(TOTAL)
+    if total is None or total != found.get(INPUT, 0) + found.get(OUTPUT, 0):
+        found[OUTPUT] = found.get(OUTPUT, 0) + thoughts

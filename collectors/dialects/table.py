@@ -1,12 +1,12 @@
-"""The table: which attribute means what, and what each instrumentation means by its numbers.
+"""The table: which attribute means what, whoever sends it.
 
 A dialect is added by adding rows. NAMES gives each meaning its attributes, most trusted first; where a span carries
-several of them, the first one counts, in whatever order they were sent. SCOPES says who speaks, by the name of the
-instrumentation scope. What no row can say (ids inside JSON, a convention's own span kinds) stands in the dialect's file.
+several of them, the first one counts, in whatever order they were sent. TAG_NAMES does the same for who pays. Who
+speaks, and what that library means by its numbers, is said by the rows of scopes.py. What no row can say (counts inside
+JSON, a convention's own span kinds) stands in the dialect's file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from collectors import semconv
 from collectors.dialects.values import (
@@ -14,27 +14,58 @@ from collectors.dialects.values import (
     flag,
     integer,
     milliseconds_as_ns,
+    moment,
     natural,
     seconds_as_ns,
     text,
     texts,
+    unquoted,
     whole_text,
 )
-from collectors.observation import Vantage
 
 # Meanings that are fields of an Observation carry the field's name; the others are worked into them.
 INPUT = "input"  # input tokens as the dialect counts them, with cached ones or without
+FRESH = "fresh"  # input tokens that met no cache
 OUTPUT = "output"
 TOTAL = "total"
 CACHE_READ = "cache_read"
 CACHE_WRITE = "cache_write"
 REASONING = "reasoning"
+THOUGHTS = "thoughts"  # reasoning as Google counts it: beside the output, not in it
+USAGE = "usage_object"  # the provider's own usage object, as JSON or as Python writes it
+RAW_USAGE = "raw_usage"  # the same on LiteLLM's span around the bare request
 KIND = "kind"  # a convention's own kind of span: LLM, CHAIN, workflow, …
+AGENT = "agent"  # the name of the agent that a span runs
+LOCAL_ID = "local_id"  # an id that the library made up, and may also give as the provider's
+PROVIDER_AND_MODEL = "provider_and_model"  # "openai/gpt-4o"
+PROVIDER_METADATA = "provider_metadata"  # JSON: what a provider said beside the answer
+ROUTE = "route"  # the gateway's path that was called
 API_BASE = "api_base"
+PARAMETERS = "parameters"  # JSON in which an api_base may stand
 INVOCATION = "invocation"  # JSON: the request's parameters
 ANSWER = "answer"  # JSON: the provider's answer
+ANSWER_TYPE = "answer_type"  # the answer's media type
+LEVEL = "level"  # ERROR, DEFAULT, …
+FIRST_TOKEN_UNIX_NS = "first_token_unix_ns"
+SPAN_TYPE = "span_type"  # Logfire's: span, pending_span, log
+DURATION_NS = "duration_ns"  # of what a span without a duration of its own speaks about
 METADATA = "metadata"  # JSON: tags
 TAG_ITEMS = "tag_items"  # "team:search"
+
+# As LiteLLM calls them in its attributes; it writes None where it does not know.
+# fmt: off
+_LITELLM_PROVIDERS = (
+    "None", "Unknown", "openai", "azure", "azure_ai", "anthropic", "bedrock",
+    "bedrock_converse", "vertex_ai", "vertex_ai_beta", "gemini", "cohere", "cohere_chat",
+    "mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai", "openrouter",
+    "perplexity", "databricks", "watsonx", "sagemaker", "sagemaker_chat", "hosted_vllm", "vllm",
+    "ollama", "ollama_chat", "lm_studio", "llamafile", "openai_like", "custom_openai",
+    "litellm_proxy", "text-completion-openai", "azure_text", "nvidia_nim", "cerebras",
+    "sambanova", "huggingface", "replicate", "deepinfra", "github", "github_copilot",
+    "anyscale", "voyage", "jina_ai", "cloudflare", "moonshot", "dashscope", "volcengine",
+    "snowflake", "triton",
+)
+# fmt: on
 
 # The attributes of a meaning, most trusted first, and how their values are read.
 NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
@@ -47,8 +78,13 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "gen_ai.usage.prompt_tokens",
             "llm.token_count.prompt",
             "llm.usage.prompt_tokens",
+            "ai.usage.inputTokens",
+            "ai.usage.promptTokens",
+            "ai.usage.tokens",
+            "gen_ai.response.prompt_tokens",
         ),
     ),
+    (FRESH, integer, ("ai.usage.inputTokenDetails.noCacheTokens",)),
     (
         OUTPUT,
         integer,
@@ -57,12 +93,20 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "gen_ai.usage.completion_tokens",
             "llm.token_count.completion",
             "llm.usage.completion_tokens",
+            "ai.usage.outputTokens",
+            "ai.usage.completionTokens",
+            "gen_ai.response.completion_tokens",
         ),
     ),
     (
         TOTAL,
         integer,
-        ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"),
+        (
+            "gen_ai.usage.total_tokens",
+            "llm.usage.total_tokens",
+            "llm.token_count.total",
+            "ai.usage.totalTokens",
+        ),
     ),
     (
         CACHE_READ,
@@ -72,6 +116,18 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "gen_ai.usage.cache_read_input_tokens",
             "llm.token_count.prompt_details.cache_read",
             "gen_ai.usage.cache_read_tokens",
+            "ai.usage.inputTokenDetails.cacheReadTokens",
+            "ai.usage.cachedInputTokens",
+            "gen_ai.usage.details.cache_read_tokens",
+            "gen_ai.usage.details.cache_read_input_tokens",
+            "gen_ai.usage.details.cached_tokens",
+            "gen_ai.usage.cached_tokens",
+            "gen_ai.usage.cached_input_tokens",
+            "gen_ai.usage.cached_content_tokens",
+            "gen_ai.usage.cached_content_token_count",
+            "gen_ai.usage.input_tokens.cached",
+            "llm.usage.cache_read_input_tokens",
+            "llm.token_count.prompt_details.cache_input",
         ),
     ),
     (
@@ -83,6 +139,13 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "gen_ai.usage.cache_creation_input_tokens",
             "llm.token_count.prompt_details.cache_write",
             "gen_ai.usage.cache_write_tokens",
+            "gen_ai.usage.cache_write_input_tokens",
+            "gen_ai.usage.cache_creation_tokens",
+            "ai.usage.inputTokenDetails.cacheWriteTokens",
+            "gen_ai.usage.details.cache_write_tokens",
+            "gen_ai.usage.details.cache_creation_input_tokens",
+            "gen_ai.usage.input_tokens.cache_write",
+            "llm.usage.cache_creation_input_tokens",
         ),
     ),
     (
@@ -93,13 +156,72 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "gen_ai.usage.reasoning_tokens",
             "llm.usage.reasoning_tokens",
             "llm.token_count.completion_details.reasoning",
+            "ai.usage.outputTokenDetails.reasoningTokens",
+            "ai.usage.reasoningTokens",
+            "gen_ai.usage.details.reasoning_tokens",
+            "gen_ai.usage.output_reasoning_tokens",
+            "gen_ai.usage.output_tokens.reasoning",
+        ),
+    ),
+    (
+        THOUGHTS,
+        integer,
+        (
+            "gen_ai.usage.thoughts_tokens",
+            "gen_ai.usage.thoughts_token_count",
+            "gen_ai.usage.experimental.reasoning_tokens",
+        ),
+    ),
+    (
+        USAGE,
+        whole_text,
+        ("gen_ai.usage.raw", "langfuse.observation.usage_details", "metadata.usage_object"),
+    ),
+    (
+        RAW_USAGE,
+        whole_text,
+        tuple(
+            f"llm.{provider}.{name}"
+            for name in ("usage", "usageMetadata")
+            for provider in _LITELLM_PROVIDERS
         ),
     ),
     # what was asked, of whom, and what came back
     ("operation", text, (semconv.OPERATION_NAME, "llm.request.type")),
-    (KIND, text, ("openinference.span.kind", "traceloop.span.kind")),
-    ("provider", text, (semconv.PROVIDER_NAME, "gen_ai.system", "llm.provider", "llm.system")),
-    ("request_model", text, (semconv.REQUEST_MODEL, "llm.request.model_name", "llm.request.model")),
+    (
+        KIND,
+        text,
+        (
+            "openinference.span.kind",
+            "traceloop.span.kind",
+            "langfuse.observation.type",
+            "ai.operationId",
+        ),
+    ),
+    (AGENT, text, ("agent_name",)),
+    (
+        "provider",
+        text,
+        (
+            semconv.PROVIDER_NAME,
+            "gen_ai.system",
+            "llm.provider",
+            "llm.system",
+            "ai.model.provider",
+            "llm.vendor",
+        ),
+    ),
+    (PROVIDER_AND_MODEL, text, ("litellm.provider.model",)),
+    (
+        "request_model",
+        text,
+        (
+            semconv.REQUEST_MODEL,
+            "llm.request.model_name",
+            "llm.request.model",
+            "ai.model.id",
+        ),
+    ),
     (
         "response_model",
         text,
@@ -110,9 +232,12 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "llm.model_name",
             "embedding.model_name",
             "reranker.model_name",
+            "ai.response.model",
+            "langfuse.observation.model.name",
         ),
     ),
-    ("response_id", text, (semconv.RESPONSE_ID, "gen_ai.request.id")),
+    ("response_id", text, (semconv.RESPONSE_ID, "gen_ai.request.id", "ai.response.id")),
+    (LOCAL_ID, text, ("litellm.call_id",)),
     (
         "service_tier",
         text,
@@ -125,36 +250,47 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
     ),
     ("server_address", text, (semconv.SERVER_ADDRESS,)),
     (API_BASE, text, ("gen_ai.openai.api_base", "openai.api_base")),
+    (PARAMETERS, whole_text, ("hidden_params",)),
+    (ROUTE, text, ("metadata.user_api_key_request_route",)),
     (
         "streaming",
         flag,
-        (semconv.REQUEST_STREAM, "gen_ai.is_streaming", "llm.is_streaming"),
+        (
+            semconv.REQUEST_STREAM,
+            "gen_ai.is_streaming",
+            "llm.is_streaming",
+            "gen_ai.request.is_stream",
+            "gen_ai.request.streaming",
+        ),
     ),
     ("error_type", text, (semconv.ERROR_TYPE,)),
+    (LEVEL, text, ("langfuse.observation.level",)),
+    (SPAN_TYPE, text, ("logfire.span_type",)),
     (
         INVOCATION,
         whole_text,
         ("llm.invocation_parameters", "embedding.invocation_parameters"),
     ),
-    (ANSWER, whole_text, ("output.value",)),
+    (ANSWER, whole_text, ("output.value", "response_data")),
+    (ANSWER_TYPE, text, ("output.mime_type",)),
+    (PROVIDER_METADATA, whole_text, ("ai.response.providerMetadata",)),
     # times
-    (
-        "time_to_first_token_ns",
-        natural,
-        (semconv.TIME_TO_FIRST_TOKEN_NS,),
-    ),
+    ("time_to_first_token_ns", natural, (semconv.TIME_TO_FIRST_TOKEN_NS,)),
     (
         "time_to_first_token_ns",
         seconds_as_ns,
         (
             semconv.RESPONSE_TIME_TO_FIRST_CHUNK,
+            "gen_ai.client.operation.time_to_first_chunk",
             "gen_ai.server.time_to_first_token",
             "gen_ai.latency.time_to_first_token",
         ),
     ),
     ("time_to_first_token_ns", milliseconds_as_ns, ("ai.response.msToFirstChunk",)),
+    (FIRST_TOKEN_UNIX_NS, moment, ("langfuse.observation.completion_start_time",)),
     ("time_per_output_token_ns", natural, (semconv.TIME_PER_OUTPUT_TOKEN_NS,)),
     ("time_per_output_token_ns", seconds_as_ns, ("gen_ai.server.time_per_output_token",)),
+    (DURATION_NS, seconds_as_ns, ("duration",)),
     ("queue_ns", natural, (semconv.QUEUE_NS,)),
     ("queue_ns", seconds_as_ns, ("gen_ai.latency.time_in_queue",)),
     ("prefill_ns", natural, (semconv.PREFILL_NS,)),
@@ -172,30 +308,37 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
     ("request_repeated", flag, (semconv.REQUEST_REPEATED,)),
 )
 
+
+def _said_as(*fields: str) -> tuple[str, ...]:
+    """A tag under the prefixes that libraries put before an application's own names."""
+    prefixes = ("traceloop.association.properties.", "ai.telemetry.metadata.")
+    return tuple(prefix + field for prefix in prefixes for field in fields)
+
+
+def _quoted_as(*fields: str) -> tuple[str, ...]:
+    """The same where values are JSON."""
+    prefixes = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
+    return tuple(prefix + field for prefix in prefixes for field in fields)
+
+
 # Who pays: on a span, on its ancestors and on the resource.
 TAG_NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
-    ("team", text, (semconv.TEAM, "traceloop.association.properties.team", "team")),
-    ("feature", text, (semconv.FEATURE, "traceloop.association.properties.feature", "feature")),
-    (
-        "customer",
-        text,
-        (
-            semconv.CUSTOMER,
-            "traceloop.association.properties.customer",
-            "traceloop.association.properties.customer_id",
-            "traceloop.association.properties.tenant",
-            "customer.id",
-            "tenant.id",
-            "customer",
-            "tenant",
-        ),
-    ),
+    ("team", text, (semconv.TEAM, *_said_as("team"))),
+    ("team", unquoted, _quoted_as("team")),
+    ("team", text, ("metadata.user_api_key_team_alias", "team")),
+    ("feature", text, (semconv.FEATURE, *_said_as("feature"), "feature")),
+    ("feature", unquoted, _quoted_as("feature")),
+    ("customer", text, (semconv.CUSTOMER, *_said_as("customer", "customer_id", "customerId"))),
+    ("customer", text, _said_as("tenant", "tenant_id", "tenantId")),
+    ("customer", unquoted, _quoted_as("customer", "customer_id", "tenant", "tenant_id")),
+    ("customer", text, ("customer.id", "tenant.id", "customer", "tenant")),
+    ("user", text, (semconv.USER, "langfuse.user.id", *_said_as("user_id", "userId"))),
+    ("user", unquoted, _quoted_as("user_id", "langfuse_user_id")),
     (
         "user",
         text,
         (
-            semconv.USER,
-            "traceloop.association.properties.user_id",
+            "metadata.user_api_key_user_id",
             "gen_ai.user",
             "gen_ai.request.user",
             "llm.user",
@@ -208,13 +351,22 @@ TAG_NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
         text,
         (
             semconv.SESSION,
-            "traceloop.association.properties.session_id",
-            "gen_ai.conversation.id",
-            "session_id",
+            "langfuse.session.id",
+            *_said_as("session_id", "sessionId"),
         ),
     ),
-    (METADATA, whole_text, ("metadata",)),
-    (TAG_ITEMS, texts, ("tag.tags",)),
+    ("session", unquoted, _quoted_as("session_id", "langfuse_session_id")),
+    ("session", text, ("gen_ai.conversation.id", "session_id")),
+    (
+        METADATA,
+        whole_text,
+        ("metadata", "langfuse.trace.metadata", "langfuse.observation.metadata"),
+    ),
+    (
+        TAG_ITEMS,
+        texts,
+        ("tag.tags", "ai.telemetry.metadata.tags", "langfuse.trace.tags", "logfire.tags"),
+    ),
 )
 
 # The same tags inside a JSON object such as OpenInference's `metadata`, most trusted first.
@@ -225,57 +377,3 @@ METADATA_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": ("user_id", "user"),
     "session": ("session_id", "session", "thread_id"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Who speaks. `name` is the beginning of an instrumentation scope's name.
-
-    stream_output_is_estimated   the output count of a stream is this library's own sum, not the provider's
-    """
-
-    name: str
-    dialect: str
-    vantage: Vantage = Vantage.CLIENT
-    input_excludes_cache: bool = False
-    stream_output_is_estimated: bool = False
-
-
-# The longest name that fits counts.
-SCOPES: tuple[Scope, ...] = (
-    Scope("opentelemetry.instrumentation.openai_v2", "otel_genai"),
-    Scope("opentelemetry.instrumentation.genai.", "otel_genai"),
-    Scope("opentelemetry.instrumentation.google_genai", "otel_genai"),
-    Scope("opentelemetry.instrumentation.vertexai_v2", "otel_genai"),
-    Scope("opentelemetry.instrumentation.botocore", "otel_genai"),
-    Scope("opentelemetry.util.genai", "otel_genai"),
-    Scope("@opentelemetry/instrumentation-openai", "otel_genai"),
-    Scope("com.anthropic.sdk.", "anthropic_sdk"),
-    # OpenLLMetry took the general prefix: its packages are opentelemetry-instrumentation-<provider>.
-    Scope("opentelemetry.instrumentation.", "openllmetry"),
-    # It adds the token of message_start to the provider's final count.
-    Scope(
-        "opentelemetry.instrumentation.anthropic", "openllmetry", stream_output_is_estimated=True
-    ),
-    Scope("opentelemetry.instrumentation.langchain", "openllmetry", Vantage.FRAMEWORK),
-    Scope("opentelemetry.instrumentation.llamaindex", "openllmetry", Vantage.FRAMEWORK),
-    Scope("opentelemetry.instrumentation.haystack", "openllmetry", Vantage.FRAMEWORK),
-    Scope("opentelemetry.instrumentation.crewai", "openllmetry", Vantage.FRAMEWORK),
-    Scope("opentelemetry.instrumentation.openai_agents", "openllmetry", Vantage.FRAMEWORK),
-    Scope("traceloop", "openllmetry", Vantage.FRAMEWORK),
-    Scope("@traceloop/", "openllmetry"),
-    Scope("openinference.instrumentation.", "openinference", Vantage.FRAMEWORK),
-    Scope("openinference.instrumentation.openai", "openinference"),
-    Scope("openinference.instrumentation.openai_agents", "openinference", Vantage.FRAMEWORK),
-    Scope("openinference.instrumentation.anthropic", "openinference"),
-    Scope("openinference.instrumentation.bedrock", "openinference"),
-    Scope("openinference.instrumentation.google_genai", "openinference"),
-    Scope("openinference.instrumentation.groq", "openinference"),
-    Scope("openinference.instrumentation.mistralai", "openinference"),
-    Scope("openinference.instrumentation.vertexai", "openinference"),
-    Scope("@arizeai/openinference-instrumentation-", "openinference", Vantage.FRAMEWORK),
-    Scope("@arizeai/openinference-instrumentation-openai", "openinference"),
-    Scope("@arizeai/openinference-instrumentation-anthropic", "openinference"),
-    Scope("@arizeai/openinference-instrumentation-bedrock", "openinference"),
-    Scope("vllm.", "vllm", Vantage.SERVER),
-)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from collectors.dialects.openinference import json_object
+from collectors.dialects.objects import json_object
 from collectors.dialects.table import METADATA, METADATA_NAMES, TAG_ITEMS
 from collectors.dialects.values import clean
 from collectors.observation import Tags

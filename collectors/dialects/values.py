@@ -4,6 +4,7 @@ Instrumentations send counts as floats, flags as "False" and ids as numbers: wha
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -17,6 +18,7 @@ MAX_TEXT_CHARACTERS = (
     256  # an id or a name; a longer one is somebody's mistake, and would fill indexes
 )
 _FLAGS = {"true": True, "false": False}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def plain(value: AnyValue) -> Any:
@@ -53,6 +55,23 @@ def _number_as_text(value: AnyValue) -> str | None:
 def whole_text(value: AnyValue) -> str | None:
     """A text of any length, to be parsed and dropped."""
     return value.string_value or None
+
+
+def unquoted(value: AnyValue) -> str | None:
+    """A name or an id that may stand in quotes, as JSON writes texts."""
+    found = text(value)
+    if found is not None and len(found) > 1 and found[0] == found[-1] == '"':
+        return clean(found[1:-1])
+    return found
+
+
+def moment(value: AnyValue) -> int | None:
+    """A moment in ISO 8601 as nanoseconds since 1970; None where it does not say in which zone."""
+    try:
+        found = datetime.fromisoformat(value.string_value.strip('"'))
+        return (found - _EPOCH) // timedelta(microseconds=1) * 1000
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def texts(value: AnyValue) -> list[str] | None:
