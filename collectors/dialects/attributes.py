@@ -1,6 +1,7 @@
 """A span's attributes, walked once: what the table knows, by its meaning. The hot path of ingest."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -41,6 +42,7 @@ _RESOURCE_ROWS = {name: row for name, row in ROWS.items() if row.is_tag} | _RESO
 
 Found = dict[str, Any]
 _NO_TAGS: Found = {}
+_RANK = itemgetter(0)
 
 
 def read_span(attributes: Iterable[KeyValue]) -> tuple[Found, Found]:
@@ -92,7 +94,11 @@ def _with_lesser(
     found: Found, tags: Found, lesser: list[tuple[int, str, bool, Any]]
 ) -> tuple[Found, Found]:
     """Older and less trusted names fill what the first ones left open."""
-    tags = dict(tags)
-    for _, meaning, is_tag, value in sorted(lesser, key=lambda entry: entry[0]):
-        (tags if is_tag else found).setdefault(meaning, value)
+    if len(lesser) > 1:
+        lesser.sort(key=_RANK)
+    for _, meaning, is_tag, value in lesser:
+        if not is_tag:
+            found.setdefault(meaning, value)
+        elif meaning not in tags:
+            tags = {**tags, meaning: value}
     return found, tags

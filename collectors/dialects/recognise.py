@@ -88,16 +88,21 @@ def observe(
 ) -> Observation:
     """The observation of a span that is about a call. `found` is used up."""
     scope = _speaker(span, found, scope)
-    complete = _COMPLETE.get(scope.dialect)
+    dialect, vantage, start_unix_ns = scope.dialect, scope.vantage, link.start_unix_ns
+    complete = _COMPLETE.get(dialect)
     if complete is not None:
         complete(found, span)
+        dialect, vantage = found.pop("dialect", dialect), found.pop("vantage", vantage)
+        is_wrapper = found.pop("is_wrapper", is_wrapper)
+        start_unix_ns = found.pop("start_unix_ns", start_unix_ns)
     otel_genai.complete(found)
     if span.status.code == Status.STATUS_CODE_ERROR and "error_type" not in found:
         found["error_type"] = _exception_type(span)
     meters = _meters(found, scope)
-    for meaning in _WORKED_IN & found.keys():
-        del found[meaning]
-    if found.get("streaming") is False and scope.vantage is not Vantage.SERVER:
+    if not _WORKED_IN.isdisjoint(found):
+        for meaning in _WORKED_IN & found.keys():
+            del found[meaning]
+    if found.get("streaming") is False and vantage is not Vantage.SERVER:
         # OpenLIT gives the whole duration as the time to the first token of an answer that came at once. A runtime
         # knows when it had the first one, whether or not it sent it by itself.
         found.pop("time_to_first_token_ns", None)
@@ -106,11 +111,11 @@ def observe(
         trace_id=link.trace_id,
         span_id=link.span_id,
         parent_span_id=link.parent_span_id,
-        start_unix_ns=found.pop("start_unix_ns", link.start_unix_ns),
+        start_unix_ns=start_unix_ns,
         end_unix_ns=span.end_time_unix_nano,
-        dialect=found.pop("dialect", scope.dialect),
-        vantage=found.pop("vantage", scope.vantage),
-        is_wrapper=found.pop("is_wrapper", is_wrapper),
+        dialect=dialect,
+        vantage=vantage,
+        is_wrapper=is_wrapper,
         tags=link.tags,
         resource_tags=resource_tags,
         usage=meters.usage,
@@ -136,13 +141,14 @@ def _speaker(span: Span, found: Found, scope: Scope) -> Scope:
 
 
 def _meters(found: Found, scope: Scope) -> Metered:
+    """The counts of a span, taken out of what was found."""
     counts = Counts(
-        found.get(table.INPUT),
-        found.get(table.OUTPUT),
-        found.get(table.TOTAL),
-        found.get(table.CACHE_READ),
-        found.get(table.CACHE_WRITE),
-        found.get(table.REASONING),
+        found.pop(table.INPUT, None),
+        found.pop(table.OUTPUT, None),
+        found.pop(table.TOTAL, None),
+        found.pop(table.CACHE_READ, None),
+        found.pop(table.CACHE_WRITE, None),
+        found.pop(table.REASONING, None),
     )
     if counts.input is None and counts.output is None:
         return NOTHING

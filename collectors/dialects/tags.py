@@ -16,6 +16,8 @@ def own_tags(found: Mapping[str, Any]) -> Tags:
     """The tags that one span or resource carries itself, whichever way it says them."""
     if not found:
         return NO_TAGS
+    if METADATA not in found and TAG_ITEMS not in found:
+        return Tags(**found)
     tags = {field: found[field] for field in _FIELDS if field in found}
     if METADATA in found:
         _add_metadata(tags, json_object(found[METADATA]))

@@ -47,6 +47,8 @@ def metered(counts: Counts, *, input_excludes_cache: bool) -> Metered:
     fresh, input_wrong = _fresh_input(counts, input_excludes_cache)
     output, output_wrong = _whole_output(counts)
     usage = Usage(fresh, counts.cache_read, counts.cache_write, output, counts.reasoning)
+    if not (bad or input_wrong or output_wrong):
+        return Metered(usage, Provenance.REPORTED, "")
     wrongs = [wrong for wrong in (bad, input_wrong, output_wrong) if wrong]
     return Metered(usage, Provenance.REPORTED, "; ".join(wrongs))
 
