@@ -5,14 +5,28 @@ point. Where several are installed for one library, the first in its row is swit
 tokens before the ones that do not, OpenTelemetry's own before others.
 """
 
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from dataclasses import dataclass, field
+from importlib.metadata import (
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+    version,
+)
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from collectors import transport
+from collectors.imports import when_imported as do_when_imported
+
+logger = logging.getLogger(__name__)
 
 _GROUP = "opentelemetry_instrumentor"
 THREADING = "opentelemetry.instrumentation.threading"  # carries tags into threads
@@ -33,9 +47,9 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "opentelemetry.instrumentation.openai",
         "openinference.instrumentation.openai",
     ),
+    # Not opentelemetry.instrumentation.anthropic: it adds to a stream's output what Anthropic counted already.
     "anthropic": (
         "opentelemetry.instrumentation.genai.anthropic",
-        "opentelemetry.instrumentation.anthropic",
         "openinference.instrumentation.anthropic",
     ),
     "google-genai": (
@@ -65,21 +79,56 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# The module whose import says that a library is going to be used.
+_IMPORTED_AS: Mapping[str, str] = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "google-genai": "google.genai",
+    "boto3": "botocore",
+    "mistralai": "mistralai",
+    "cohere": "cohere",
+    "groq": "groq",
+    "together": "together",
+    "ollama": "ollama",
+    "replicate": "replicate",
+}
+
+# Libraries that make spans of their calls themselves, by the file that does it. Another's would be a second one.
+_OWN_SPANS: Mapping[str, str] = {"anthropic": "anthropic/_tracing.py"}
+
+# Libraries whose requests the transport reads, where no instrumentation of theirs is installed.
+_READ_ON_THE_WIRE = frozenset(
+    {"openai", "anthropic", "google-genai", "mistralai", "groq", "together"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """By client library that is installed here: what covers it, or why nothing does."""
+    """By client library that is installed here: what covers it, or why nothing does.
+
+    plain   HTTP clients whose calls to known paths are read, by name with their version
+    """
 
     covered: Mapping[str, str]
     uncovered: Mapping[str, str]
+    plain: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        covered = ", ".join(f"{name} by {by}" for name, by in self.covered.items()) or "nothing"
-        uncovered = "; ".join(f"{name}: {why}" for name, why in self.uncovered.items())
-        return f"covers {covered}" + (f"; does not cover {uncovered}" if uncovered else "")
+        covered = ", ".join(f"{name} by {by}" for name, by in self.covered.items()) or "no library"
+        plain = ", ".join(f"{name} {version}" for name, version in self.plain.items()) or "none"
+        uncovered = "; ".join(f"{name} ({why})" for name, why in self.uncovered.items())
+        return f"covers {covered}; plain calls of {plain}" + (
+            f"; does not cover {uncovered}" if uncovered else ""
+        )
 
 
-def switch_on(tracer_provider: TracerProvider, meter_provider: MeterProvider) -> Coverage:
-    """Switch on one instrumentation for each client library that is installed, and the one for threads."""
+def switch_on(
+    tracer_provider: TracerProvider, meter_provider: MeterProvider, *, when_imported: bool = False
+) -> Coverage:
+    """Switch on one instrumentation for each client library that is installed, and the one for threads.
+
+    when_imported   each as soon as its library is imported, so that a process that never does pays nothing for it
+    """
     for name, value in _NO_CONTENT.items():
         os.environ.setdefault(name, value)
     points = _entry_points()
@@ -89,14 +138,43 @@ def switch_on(tracer_provider: TracerProvider, meter_provider: MeterProvider) ->
     for library, modules in LIBRARIES.items():
         if not _is_installed(library):
             continue
+        if _makes_own_spans(library):
+            covered[library] = "itself"
+            continue
         point = next((points[module] for module in modules if module in points), None)
         if point is None:
-            uncovered[library] = f"install {modules[0].replace('.', '-').replace('_', '-')}"
+            _without(library, modules[0], covered, uncovered)
+        elif when_imported and library in _IMPORTED_AS:
+            _instrument_later(point, library, tracer_provider, meter_provider)
+            covered[library] = _distribution(point)
         elif wrong := _instrument(point, tracer_provider, meter_provider):
             uncovered[library] = wrong
         else:
             covered[library] = _distribution(point)
-    return Coverage(covered, uncovered)
+    return Coverage(covered, uncovered, transport.switch_on(tracer_provider))
+
+
+def _without(library: str, module: str, covered: dict[str, str], uncovered: dict[str, str]) -> None:
+    """Where no instrumentation is installed, the transport may do."""
+    if library in _READ_ON_THE_WIRE:
+        covered[library] = "its HTTP requests"
+    else:
+        uncovered[library] = f"install {module.replace('.', '-').replace('_', '-')}"
+
+
+def _makes_own_spans(library: str) -> bool:
+    file = _OWN_SPANS.get(library)
+    return file is not None and Path(str(distribution(library).locate_file(file))).exists()
+
+
+def _instrument_later(
+    point: EntryPoint, library: str, tracer_provider: TracerProvider, meter_provider: MeterProvider
+) -> None:
+    def instrument(_: ModuleType) -> None:
+        if wrong := _instrument(point, tracer_provider, meter_provider):
+            logger.warning("costwatch does not cover %s by its instrumentation: %s", library, wrong)
+
+    do_when_imported(_IMPORTED_AS[library], instrument)
 
 
 def _entry_points() -> dict[str, EntryPoint]:

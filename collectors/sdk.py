@@ -1,5 +1,7 @@
 """OpenTelemetry's SDK, set up to send what this process uses to costwatch, with who pays for it."""
 
+import atexit
+import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -11,17 +13,24 @@ from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.util.re import parse_env_headers
 
 from collectors import instrumentations, semconv
 from collectors.context import TagSpans, tag_attributes
+from collectors.export import MetricsToOutbox, SpansToOutbox
 from collectors.instrumentations import Coverage
+from collectors.outbox import DEFAULT_LIMIT_BYTES, open_outbox
+from collectors.sender import Sender
+from collectors.workers import at_workers_exit
 
 logger = logging.getLogger(__name__)
+
+_SPANS_IN_MEMORY_MS = 500
 
 _lock = Lock()
 _configured: "Configured | None" = None
@@ -48,17 +57,24 @@ class Configured:
     coverage: Coverage
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
+    sender: Sender | None  # None: nothing could be written anywhere, so nothing waits on disk
 
     def flush(self, timeout_seconds: float = 10) -> bool:
         """Send what is waiting. False where the time did not suffice, or the receiver did not take it."""
         timeout_ms = round(timeout_seconds * 1000)
-        spans_sent = self.tracer_provider.force_flush(timeout_ms)
-        return self.meter_provider.force_flush(timeout_ms) and spans_sent
+        are_kept = self.tracer_provider.force_flush(timeout_ms)
+        are_kept = self.meter_provider.force_flush(timeout_ms) and are_kept
+        return (self.sender is None or self.sender.flush(timeout_seconds)) and are_kept
 
     def shutdown(self) -> None:
-        """Send what is waiting, then no more. The interpreter's exit does it, too."""
+        """Send what is waiting, then no more. The interpreter's exit does it, too, for 2 s at most.
+
+        What the receiver does not take by then waits on disk for the next process.
+        """
         self.tracer_provider.shutdown()
         self.meter_provider.shutdown()
+        if self.sender is not None:
+            self.sender.leave()
 
 
 def configure(
@@ -71,12 +87,16 @@ def configure(
     service_name: str | None = None,
     environment: str | None = None,
     resource_attributes: Mapping[str, str] | None = None,
+    when_imported: bool = False,
 ) -> Configured:
     """Send this process's inference calls to costwatch; `team` pays unless a block or a span says otherwise.
 
     What is not given comes from COSTWATCH_ENDPOINT and COSTWATCH_KEY, or from OpenTelemetry's own OTEL_EXPORTER_OTLP_*,
     OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES. An application that has set the SDK up already keeps its own;
-    ours is added to it. A second call changes nothing, warns and returns the first one's result.
+    ours is added to it. A second call changes nothing, warns and returns the first one's result. With when_imported,
+    a client library is instrumented when it is imported, not now.
+
+    Telemetry waits in a folder until the receiver has it (COSTWATCH_OUTBOX, COSTWATCH_OUTBOX_MAX_BYTES).
 
     Raises ConfigurationError where no endpoint or no key is known.
     """
@@ -88,10 +108,13 @@ def configure(
         target = find_target(endpoint, key)
         tags = tag_attributes(team=team, feature=feature, customer=customer)
         resource = _resource(tags, service_name, environment, resource_attributes or {})
-        tracers = _tracer_provider(target, resource, tags)
-        meters = _meter_provider(target, resource)
-        coverage = instrumentations.switch_on(tracers, meters)
-        _configured = Configured(target, coverage, tracers, meters)
+        sender = _sender(target)
+        tracers = _tracer_provider(target, resource, tags, sender)
+        meters = _meter_provider(target, resource, sender)
+        coverage = instrumentations.switch_on(tracers, meters, when_imported=when_imported)
+        _configured = Configured(target, coverage, tracers, meters, sender)
+        if sender is not None:
+            at_workers_exit(sender, _configured.shutdown)
     level = logging.WARNING if coverage.uncovered else logging.INFO
     logger.log(level, "costwatch %s; sends to %s", coverage, target.traces_url)
     return _configured
@@ -143,7 +166,42 @@ def _resource(
     )
 
 
-def _tracer_provider(target: Target, resource: Resource, tags: Mapping[str, str]) -> TracerProvider:
+def _sender(target: Target) -> Sender | None:
+    """What keeps and sends telemetry for this receiver and key; None, with a warning, where no disk takes it."""
+    headers = target.headers or _environment_headers()
+    urls = {"traces": target.traces_url, "metrics": target.metrics_url}
+    # What one key has sent must not go out under another.
+    name = hashlib.sha256(repr((urls, sorted(headers.items()))).encode()).hexdigest()[:16]
+    try:
+        outbox = open_outbox(name, _limit_bytes())
+    except OSError as error:
+        logger.warning("costwatch keeps nothing through an outage of the receiver: %s", error)
+        return None
+    sender = Sender(outbox, urls, headers)
+    atexit.register(sender.leave)  # before the providers' own, which come first then
+    return sender
+
+
+def _environment_headers() -> dict[str, str]:
+    said = os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
+    return dict(parse_env_headers(said, liberal=True))
+
+
+def _limit_bytes() -> int:
+    said = os.environ.get("COSTWATCH_OUTBOX_MAX_BYTES")
+    if not said:
+        return DEFAULT_LIMIT_BYTES
+    try:
+        return int(said)
+    except ValueError:
+        raise ConfigurationError(
+            f"COSTWATCH_OUTBOX_MAX_BYTES={said!r}: expected a whole number of bytes, such as 67108864"
+        ) from None
+
+
+def _tracer_provider(
+    target: Target, resource: Resource, tags: Mapping[str, str], sender: Sender | None
+) -> TracerProvider:
     """The application's own provider, or a new one, with our two processors."""
     provider = trace.get_tracer_provider()
     is_new = not isinstance(provider, TracerProvider)
@@ -152,21 +210,36 @@ def _tracer_provider(target: Target, resource: Resource, tags: Mapping[str, str]
         sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else ALWAYS_ON
         provider = TracerProvider(resource=resource, sampler=sampler)
         trace.set_tracer_provider(provider)
-    exporter = OTLPSpanExporter(
-        target.traces_url, headers=dict(target.headers) or None, compression=Compression.Gzip
-    )
     provider.add_span_processor(TagSpans({} if is_new else tags))  # else the resource has them
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.add_span_processor(_batches(target, sender))
     return provider
 
 
-def _meter_provider(target: Target, resource: Resource) -> MeterProvider:
+def _batches(target: Target, sender: Sender | None) -> BatchSpanProcessor:
+    if sender is None:
+        return BatchSpanProcessor(
+            OTLPSpanExporter(
+                target.traces_url,
+                headers=dict(target.headers) or None,
+                compression=Compression.Gzip,
+            )
+        )
+    # Until they are on disk, spans are lost with the process; a process may be killed at any time.
+    delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else _SPANS_IN_MEMORY_MS
+    return BatchSpanProcessor(SpansToOutbox(sender), schedule_delay_millis=delay_ms)
+
+
+def _meter_provider(target: Target, resource: Resource, sender: Sender | None) -> MeterProvider:
     """The application's own provider as it is, for readers cannot be added to one; else a new one."""
     provider = metrics.get_meter_provider()
     if isinstance(provider, MeterProvider):
         return provider
-    exporter = OTLPMetricExporter(
-        target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
+    exporter: MetricExporter = (
+        OTLPMetricExporter(
+            target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
+        )
+        if sender is None
+        else MetricsToOutbox(sender)
     )
     provider = MeterProvider(
         resource=resource, metric_readers=[PeriodicExportingMetricReader(exporter)]
