@@ -16,6 +16,7 @@ from collectors.dialects import (
     otel_genai,
     table,
     vercel,
+    vllm,
 )
 from collectors.dialects.attributes import Found
 from collectors.dialects.scopes import SCOPES, Scope
@@ -50,6 +51,7 @@ _COMPLETE: Mapping[str, Callable[[dict[str, Any], Span], None]] = {
     "logfire": logfire.complete,
     "openinference": openinference.complete,
     "vercel": vercel.complete,
+    "vllm": vllm.complete,
 }
 # What the table reads and an Observation has no field for.
 _WORKED_IN = frozenset(

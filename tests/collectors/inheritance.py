@@ -6,7 +6,8 @@ _FIELDS = ("team", "feature", "customer", "user", "session")
 
 
 def tags_of(decoded: Decoded, seen: Observation) -> Tags:
-    links = {(link.trace_id, link.span_id): link for link in decoded.links}
+    spans = (*decoded.links, *decoded.observations)
+    links = {(one.trace_id, one.span_id): one for one in spans}
     line = [seen.tags]
     parent = seen.parent_span_id
     while parent is not None and (seen.trace_id, parent) in links:

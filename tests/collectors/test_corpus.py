@@ -196,17 +196,18 @@ def test_what_is_not_a_call_is_a_wrapper_or_nothing(case: Path) -> None:
 
 
 def _is_a_shell(span: str, seen: Observation, body: Decoded, of_calls: set[str]) -> bool:
-    below = {
-        link.span_id.hex() for link in body.links if link.parent_span_id == bytes.fromhex(span)
-    }
+    spans = (*body.observations, *body.links)
+    below = {one.span_id.hex() for one in spans if one.parent_span_id == bytes.fromhex(span)}
     says_nothing = seen.provenance is Provenance.ABSENT and not seen.response_id
     return says_nothing and bool(below) and below <= of_calls
 
 
-def test_every_span_gives_a_link_and_none_is_refused(case: Path) -> None:
+def test_every_span_is_an_observation_or_a_link_and_none_is_refused(case: Path) -> None:
     body = decoded(case)
+    about = {(seen.trace_id, seen.span_id) for seen in body.observations}
+    others = [link for link in body.links if (link.trace_id, link.span_id) not in about]
     assert body.refusals == []
-    assert len(body.links) == body.items
+    assert len(body.observations) + len(others) == body.items
 
 
 def test_the_prompts_and_answers_of_the_sample_are_nowhere(case: Path) -> None:

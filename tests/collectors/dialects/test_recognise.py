@@ -360,7 +360,7 @@ def test_whatever_attributes_say_a_span_is_read(attributes: dict[str, Any]) -> N
         k: v.encode("utf-8", "ignore").decode() if isinstance(v, str) else v
         for k, v in attributes.items()
     }
-    assert len(decoded(span(attributes)).links) == 1
+    assert decoded(span(attributes)).items == 1
 
 
 def test_an_attribute_without_a_value_is_not_there() -> None:
