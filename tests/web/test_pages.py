@@ -11,12 +11,21 @@ from django.urls import reverse
 from django.utils import timezone
 
 from costwatch.accounts.models import Membership, Organization, User
+from costwatch.attribution.ingest import take
 from costwatch.attribution.models import CapacityHour
+from costwatch.attribution.rollups import add_batches
 from costwatch.budgets.models import Budget
 from costwatch.domain.periods import Period, month_of
 from costwatch.pricing import cost
 from costwatch.web.templatetags.units import money_text
-from tests.factories import MembershipFactory, OrganizationFactory
+from tests.factories import (
+    MembershipFactory,
+    OrganizationFactory,
+    TeamFactory,
+    body,
+    ingest_key,
+    observation,
+)
 from tests.web.conftest import client_of
 
 PAGES = ("overview", "calls", "budgets", "budget-create", "recommendations", "settings")
@@ -139,14 +148,26 @@ def test_an_empty_organization_is_told_the_three_variables_to_set(owner_client: 
             assert name in text, page
 
 
-def test_a_month_that_is_none_is_not_found(owner_client: Client) -> None:
-    for month in ("2026-13", "soon", "2999-01"):
-        assert owner_client.get("/", {"month": month}).status_code == 404
+def test_a_month_to_come_is_explained(furnished: Organization, owner_client: Client) -> None:
+    answer = owner_client.get("/", {"month": "2026-12"})
+    assert answer.status_code == 400
+    assert "has not begun" in answer.content.decode()
 
 
 def test_a_month_without_calls_says_so(furnished: Organization, owner_client: Client) -> None:
     answer = owner_client.get("/", {"month": "2020-01"})
     assert "Nothing arrived in January 2020" in answer.content.decode()
+
+
+def test_where_no_call_reports_its_first_token_it_is_unknown(
+    organization: Organization, owner_client: Client
+) -> None:
+    team = TeamFactory(organization=organization, name="Search")
+    take(ingest_key(organization), body(observation(at=timezone.now(), team="search")))
+    add_batches(organization.pk)
+    for url in ("/", reverse("team", args=[team.pk])):
+        shown = text_of(owner_client.get(url).content.decode())
+        assert "Time to first token unknown no call reported it" in shown
 
 
 def test_a_team_page_holds_what_is_below_it(furnished: Organization, owner_client: Client) -> None:
