@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.validators import ProhibitNullCharactersValidator
 from django.db import transaction
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -16,7 +17,12 @@ from costwatch.accounts.models import AuditEvent, Team
 from costwatch.api.permissions import MayChangeMoney
 from costwatch.api.scope import OrganizationView
 from costwatch.budgets.evaluate import BudgetState, state_of
-from costwatch.budgets.models import Budget, default_thresholds
+from costwatch.budgets.models import (
+    MOST_ADDRESSES,
+    MOST_THRESHOLDS,
+    Budget,
+    default_thresholds,
+)
 from costwatch.domain.forecast import Forecast
 
 
@@ -46,8 +52,16 @@ class StateSerializer(serializers.Serializer[BudgetState]):
         return f"{state.spent:f}"
 
 
+class TeamField(serializers.SlugRelatedField[Team]):
+    """A team by its slug."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        ProhibitNullCharactersValidator()(str(data))  # before the database is asked for it
+        return super().to_internal_value(data)
+
+
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
-    team = serializers.SlugRelatedField(
+    team = TeamField(
         slug_field="slug",
         queryset=Team.objects.none(),
         allow_null=True,
@@ -60,11 +74,13 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
     thresholds = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=1000),
         min_length=1,
+        max_length=MOST_THRESHOLDS,
         default=default_thresholds,
-        help_text="per cent; each is told once a month",
+        help_text="per cent; each is told once a month, of several crossed at once the highest",
     )
     addresses = serializers.ListField(
-        child=serializers.EmailField(),
+        child=serializers.EmailField(max_length=254),
+        max_length=MOST_ADDRESSES,
         default=list,
         help_text="who gets the mail; empty: owners and finance",
     )
@@ -131,7 +147,7 @@ class BudgetsView(OrganizationView):
             budget = serializer.save(
                 organization=self.organization, currency=self.organization.currency
             )
-            _record(self, "budget.created", budget, _plain(request.data))
+            _record(self, "budget.created", budget, _written(serializer, request.data))
         return Response(serializer.data, status=status.HTTP_201_CREATED)
 
 
@@ -153,7 +169,7 @@ class BudgetView(OrganizationView):
         serializer.is_valid(raise_exception=True)
         with transaction.atomic():
             budget = serializer.save()
-            _record(self, "budget.changed", budget, _plain(request.data))
+            _record(self, "budget.changed", budget, _written(serializer, request.data))
         return Response(serializer.data)
 
     @extend_schema(summary="Delete a budget with its alerts", responses={204: None})
@@ -169,10 +185,10 @@ class BudgetView(OrganizationView):
         return get_object_or_404(found.select_related("team", "organization"), pk=budget_id)
 
 
-def _plain(data: Any) -> dict[str, Any]:
-    """What was sent and accepted, for the audit log."""
-    writable = {"name", "team", "amount", "thresholds", "addresses", "active"}
-    return {name: value for name, value in data.items() if name in writable}
+def _written(serializer: BudgetSerializer, sent: Any) -> dict[str, Any]:
+    """Of what was sent what is saved, as it was understood, for the audit log."""
+    writable = ("name", "team", "amount", "thresholds", "addresses", "active")
+    return {name: serializer.data[name] for name in writable if name in sent}
 
 
 def _record(view: OrganizationView, action: str, budget: Budget, details: dict[str, Any]) -> None:

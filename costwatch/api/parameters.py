@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import TypeVar
-from zoneinfo import ZoneInfo
 
 from django.db.models import Q
 from django.utils import timezone
@@ -15,7 +14,8 @@ from rest_framework.request import Request
 
 from costwatch.accounts.models import Organization
 from costwatch.accounts.teams import team_subtree
-from costwatch.domain.periods import Period, day_of, month_named, month_of
+from costwatch.domain.periods import Period, month_of
+from costwatch.reports.periods import moment_asked, month_asked
 
 T = TypeVar("T")
 
@@ -53,19 +53,7 @@ def _moment(request: Request, name: str, time_zone: str) -> datetime | None:
     text = request.query_params.get(name, "").strip()
     if not text:
         return None
-    try:
-        if len(text) == len("2026-11-01"):
-            return day_of(date.fromisoformat(text), time_zone).start
-        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a + that was not encoded
-    except (ValueError, OverflowError):
-        raise ValidationError(
-            {
-                name: [
-                    f"{text!r}: expected a date such as 2026-11-01 or a time such as 2026-11-01T09:00:00Z"
-                ]
-            }
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(time_zone))
+    return _or_invalid(name, lambda: moment_asked(text, time_zone))
 
 
 def month_from(request: Request, organization: Organization) -> Period:
@@ -73,7 +61,7 @@ def month_from(request: Request, organization: Organization) -> Period:
     name = request.query_params.get("month", "")
     if not name:
         return month_of(timezone.now(), organization.time_zone)
-    return _or_invalid("month", lambda: month_named(name, organization.time_zone))
+    return _or_invalid("month", lambda: month_asked(name, organization.time_zone))
 
 
 def _or_invalid(name: str, read: Callable[[], T]) -> T:
@@ -88,7 +76,9 @@ def whole_number(request: Request, name: str, default: int, most: int) -> int:
     text = request.query_params.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+    # Python reads no number of thousands of digits, so their count is looked at first.
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not digits or not 1 <= int(text) <= most:
         raise ValidationError({name: [f"{text!r}: expected a whole number from 1 to {most}"]})
     return int(text)
 

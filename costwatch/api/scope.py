@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from costwatch.accounts.memberships import (
@@ -20,6 +23,15 @@ class OrganizationView(APIView):
 
     Every resource derives from it; IsMember lets nobody into one that does not.
     """
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        for name, values in request.query_params.lists():
+            for value in values:
+                if "\0" in value:  # Postgres holds no such text, so no row can match it
+                    raise ValidationError(
+                        {name: [f"{value!r}: expected text without NUL characters"]}
+                    )
 
     @cached_property
     def membership(self) -> Membership | None:

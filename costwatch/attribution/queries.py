@@ -286,7 +286,7 @@ def _position(cursor: str) -> tuple[datetime, UUID]:
     try:
         at, call_id = base64.urlsafe_b64decode(cursor).decode().split(" ")
         return datetime.fromisoformat(at).astimezone(UTC), UUID(call_id)
-    except (binascii.Error, ValueError) as error:
+    except (binascii.Error, ValueError, OverflowError) as error:
         raise BadCursor(f"cursor {cursor!r}: expected the next_cursor of a page") from error
 
 

@@ -15,6 +15,9 @@ from django.utils import timezone
 
 from costwatch.accounts.models import Membership, Organization, Team
 
+MOST_THRESHOLDS = 20
+MOST_ADDRESSES = 50
+
 
 def default_thresholds() -> list[int]:
     return [50, 80, 100]
@@ -61,6 +64,9 @@ class Budget(models.Model):
             )
         if not self.thresholds or min(self.thresholds) < 1:
             raise ValidationError({"thresholds": "expected percents above zero, such as 50, 80"})
+        for field, most in (("thresholds", MOST_THRESHOLDS), ("addresses", MOST_ADDRESSES)):
+            if (found := len(getattr(self, field))) > most:
+                raise ValidationError({field: f"expected at most {most}, found {found}"})
 
     def recipients(self) -> list[str]:
         """Addresses that an alert goes to, each once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -13,6 +13,16 @@ from django.utils import timezone
 from costwatch.accounts.models import Organization, Team
 from costwatch.budgets.models import Budget, default_thresholds
 from costwatch.domain.periods import Period, day_of
+from costwatch.reports.periods import within_reach
+
+_WORD_SHOWN = 40  # characters of a word that can't be used; the rest would fill the page
+
+
+def _within_reach(day: date) -> None:
+    try:
+        within_reach(day, day.isoformat())
+    except ValueError as error:
+        raise forms.ValidationError(str(error)) from None
 
 
 class SecretForm(forms.Form):
@@ -65,10 +75,16 @@ class CallsForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "any"}),
     )
     start = forms.DateField(
-        required=False, label="From", widget=forms.DateInput(attrs={"type": "date"})
+        required=False,
+        label="From",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        validators=[_within_reach],
     )
     end = forms.DateField(
-        required=False, label="Until, included", widget=forms.DateInput(attrs={"type": "date"})
+        required=False,
+        label="Until, included",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        validators=[_within_reach],
     )
 
     def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
@@ -111,9 +127,11 @@ class PercentsField(WordsField):
     def to_python(self, value: Any) -> list[int]:  # type: ignore[override]
         words = [word.rstrip("%") for word in super().to_python(value)]
         for word in words:
-            if not (word.isascii() and word.isdigit() and 1 <= int(word) <= 1000):
+            # Python reads no number of thousands of digits, so their count is looked at first.
+            digits = word.isascii() and word.isdigit() and len(word) <= len("1000")
+            if not digits or not 1 <= int(word) <= 1000:
                 raise forms.ValidationError(
-                    f"“{word}” is no threshold: expected whole per cents from 1 to 1000, such as 50, 80, 100."
+                    f"“{word[:_WORD_SHOWN]}” is no threshold: expected whole per cents from 1 to 1000, such as 50, 80, 100."
                 )
         return sorted({int(word) for word in words})
 
@@ -128,7 +146,7 @@ class AddressesField(WordsField):
                 validate_email(word)
             except forms.ValidationError:
                 raise forms.ValidationError(
-                    f"“{word}” is no e-mail address: expected addresses such as ann@example.org, separated by commas."
+                    f"“{word[:_WORD_SHOWN]}” is no e-mail address: expected addresses such as ann@example.org, separated by commas."
                 ) from None
         return words
 
@@ -144,7 +162,7 @@ class BudgetForm(BudgetModelForm):
 
     thresholds = PercentsField(
         label="Thresholds, per cent",
-        help_text="Each sends one mail a month when it is crossed.",
+        help_text="Each is told once a month, with one mail to each address; of several crossed at once only the highest.",
         error_messages={"required": "Give at least one, such as 80."},
     )
     addresses = AddressesField(

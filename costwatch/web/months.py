@@ -6,18 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from django.http import Http404, HttpRequest
+from django.core.exceptions import BadRequest
+from django.http import HttpRequest
 from django.utils import timezone
 
 from costwatch.accounts.models import Organization
-from costwatch.domain.periods import (
-    Period,
-    month_named,
-    month_of,
-    name_of_month,
-    next_month,
-    previous_month,
-)
+from costwatch.domain.periods import Period, month_of, name_of_month, next_month
+from costwatch.reports.periods import month_asked, name_of_month_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +22,7 @@ class Month:
     period: Period
     name: str
     title: str
-    previous: str
+    previous: str  # empty: none before it can be shown
     following: str
     now: datetime
 
@@ -42,22 +37,23 @@ class Month:
 
 
 def month_shown(request: HttpRequest, organization: Organization) -> Month:
-    """The month that ?month=2026-11 names, else this one. Raises Http404 for what is no month, or one to come."""
+    """The month that ?month=2026-11 names, else this one. Raises BadRequest for what is no month, or one to come."""
     zone = organization.time_zone
     now = timezone.now()
     current = month_of(now, zone)
+    name = request.GET.get("month", "")
     try:
-        period = month_named(request.GET["month"], zone) if request.GET.get("month") else current
+        period = month_asked(name, zone) if name else current
     except ValueError as error:
-        raise Http404(str(error)) from None
+        raise BadRequest(str(error)) from None
     if period.start > now:
-        raise Http404(f"month {request.GET['month']!r} has not begun")
+        raise BadRequest(f"month {name!r} has not begun")
     following = "" if period == current else name_of_month(next_month(period, zone), zone)
     return Month(
         period,
         name_of_month(period, zone),
         f"{period.start.astimezone(ZoneInfo(zone)):%B %Y}",
-        name_of_month(previous_month(period, zone), zone),
+        name_of_month_before(period, zone),
         following,
         now,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -75,11 +75,23 @@ def page(route: str, view: Page, *, name: str, needs: Needs = Needs.MEMBER) -> U
                 f"This needs {needs.value}; yours is {scope.membership.get_role_display().lower()}."
             )
         with timezone.override(scope.zone):
-            return view(request, scope, **ids)
+            try:
+                _refuse_unstorable(request)
+                return view(request, scope, **ids)
+            except BadRequest as error:
+                return show(request, scope, "400.html", 400, exception=error)
 
     guarded = login_required(scoped)
     guarded.scoped = True  # type: ignore[attr-defined]  # the tests ask every address for it
     return path(route, guarded, name=name)
+
+
+def _refuse_unstorable(request: HttpRequest) -> None:
+    """Raises BadRequest for text that Postgres can't hold, so that no row can match it."""
+    for asked in (request.GET, request.POST):
+        for name, values in asked.lists():
+            if any("\0" in value for value in values):
+                raise BadRequest(f"{name!r} holds a NUL character; expected text without one")
 
 
 def scope_of(request: HttpRequest) -> Scope | None:

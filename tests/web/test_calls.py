@@ -40,8 +40,10 @@ def test_dates_in_the_wrong_order_are_explained(owner_client: Client) -> None:
     assert "1 November 2026 is before 9 November 2026" in answer.content.decode()
 
 
-def test_a_cursor_that_nobody_gave_is_not_found(owner_client: Client) -> None:
-    assert owner_client.get(reverse("calls"), {"cursor": "x"}).status_code == 404
+def test_a_cursor_that_nobody_gave_is_explained(owner_client: Client) -> None:
+    answer = owner_client.get(reverse("calls"), {"cursor": "x"})
+    assert answer.status_code == 400
+    assert "expected the next_cursor of a page" in answer.content.decode()
 
 
 def test_one_call_shows_who_saw_it_who_pays_and_each_line_of_its_cost(

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest, HttpResponse
 from django.views.decorators.http import require_GET
 
@@ -73,7 +74,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         "otlp_endpoint": otlp_endpoint(request),
     }
     template = "web/calls/_rows.html" if cursor else "web/calls/index.html"
-    return show(request, scope, template, **context)
+    return show(request, scope, template, 200 if form.is_valid() else 400, **context)
 
 
 def _page(scope: Scope, form: CallsForm, cursor: str) -> CallPage:
@@ -89,7 +90,7 @@ def _page(scope: Scope, form: CallsForm, cursor: str) -> CallPage:
             limit=CALLS_AT_ONCE,
         )
     except BadCursor as error:
-        raise Http404(str(error)) from error
+        raise BadRequest(str(error)) from error
 
 
 def _priced(scope: Scope, calls: list[Call]) -> list[Priced]:

@@ -16,7 +16,7 @@ from costwatch.attribution import queries
 from costwatch.attribution.models import LatencyHour
 from costwatch.attribution.queries import CapacityRow, Percentiles
 from costwatch.domain.forecast import FEWEST_DAYS, Forecast, forecast
-from costwatch.domain.periods import Period, day_of, month_named
+from costwatch.domain.periods import Period, day_of, previous_month
 from costwatch.pricing import cost
 from costwatch.pricing.cost import CostRow, Dimension
 from costwatch.web.lines import UNATTRIBUTED, Use, colours_of, lines_by, sum_of, team_lines
@@ -138,7 +138,7 @@ def _device(row: CapacityRow) -> Device:
 
 def _before(organization: Organization, month: Month) -> dict[str, Any]:
     """What the month before had cost at the same point; None where nothing was used in it."""
-    earlier = month_named(month.previous, organization.time_zone)
+    earlier = previous_month(month.period, organization.time_zone)
     before = cost.total(organization, same_part_of(earlier, month))
     words = "last month by then" if month.is_current else "the month before"
     use = sum_of([before])
