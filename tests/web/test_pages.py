@@ -137,11 +137,12 @@ def test_a_refresh_brings_the_middle_of_the_page_alone(
     assert 'id="figure-trend"' in part
 
 
-def test_an_empty_organization_is_told_the_three_variables_to_set(owner_client: Client) -> None:
+def test_an_empty_organization_is_told_the_variables_to_set(owner_client: Client) -> None:
     for page in ("overview", "calls"):
         text = owner_client.get(reverse(page)).content.decode()
         for name in (
             "OTEL_EXPORTER_OTLP_ENDPOINT=http://testserver:4318",
+            "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
             "OTEL_EXPORTER_OTLP_HEADERS",
             "OTEL_RESOURCE_ATTRIBUTES",
         ):

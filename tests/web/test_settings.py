@@ -18,6 +18,7 @@ def test_an_ingest_key_is_shown_once(organization: Organization, owner_client: C
     assert bytes(key.secret_hash) == IngestKey.hash_of(secret)
     assert (key.team, key.environment) == (team, "prod")
     assert secret in answer.content.decode()
+    assert "export OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf\n" in answer.content.decode()
     assert "no-store" in answer["Cache-Control"]
     assert secret not in owner_client.get(reverse("settings")).content.decode()
     assert AuditEvent.objects.get().action == "ingest_key.created"
@@ -44,6 +45,13 @@ def test_revoking_twice_is_recorded_once(organization: Organization, owner_clien
     key.refresh_from_db()
     assert key.revoked_at is not None
     assert [event.action for event in AuditEvent.objects.all()] == ["ingest_key.revoked"]
+
+
+def test_what_is_revoked_comes_last(organization: Organization, owner_client: Client) -> None:
+    keys = [ingest_key(organization) for _ in range(3)]
+    owner_client.post(reverse("settings-revoke-key", args=[keys[2].pk]))
+    shown = owner_client.get(reverse("settings")).context["keys"]
+    assert [key.pk for key in shown] == [keys[1].pk, keys[0].pk, keys[2].pk]
 
 
 def test_a_key_without_a_name_is_not_made(owner_client: Client) -> None:

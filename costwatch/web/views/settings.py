@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils import timezone
@@ -16,6 +17,7 @@ from costwatch.web.forms import IngestKeyForm, SecretForm
 from costwatch.web.scope import Scope, record, show
 from costwatch.web.sending import otlp_endpoint
 
+_IN_FORCE_FIRST = (F("revoked_at").desc(nulls_first=True), "-created_at")
 _TOKEN_IDS = "token_%s"  # both forms of the page have a name
 
 
@@ -72,10 +74,10 @@ def _index(request: HttpRequest, scope: Scope, status: int = 200, **more: Any) -
     context: dict[str, Any] = {
         "keys": IngestKey.objects.filter(organization=scope.organization)
         .select_related("team")
-        .order_by("revoked_at", "-created_at"),
+        .order_by(*_IN_FORCE_FIRST),
         "tokens": ApiToken.objects.filter(organization=scope.organization)
         .select_related("user")
-        .order_by("revoked_at", "-created_at"),
+        .order_by(*_IN_FORCE_FIRST),
         "key_form": IngestKeyForm(organization=scope.organization),
         "token_form": SecretForm(auto_id=_TOKEN_IDS),
         "otlp_endpoint": otlp_endpoint(request),
