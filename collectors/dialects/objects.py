@@ -13,7 +13,7 @@ MAX_REPR_CHARACTERS = 1 << 14  # a usage object is a few hundred characters
 # double ones mean the same, and no code of the sender's is parsed as Python.
 _PLAIN_REPR = re.compile(r"\{[\w\s{}\[\]:,.'+-]*\}")
 _CONSTANTS = {"None": "null", "True": "true", "False": "false"}
-_CONSTANT = re.compile(r"\b(?:None|True|False)\b")
+_CONSTANT = re.compile(r"(?<![\w'])(?:None|True|False)(?![\w'])")
 
 
 def json_object(whole: str | None) -> dict[str, Any]:
