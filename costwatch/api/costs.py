@@ -54,7 +54,9 @@ def _name_field(dimension: str) -> serializers.CharField:
 
 
 class CostSerializer(serializers.Serializer[Any]):
-    """Sums of a group. What has no price is in the unpriced numbers, not in cost."""
+    """Sums of what was reported in a group: zero is also what nobody said. What has no price is in the unpriced
+    numbers, not in cost.
+    """
 
     start = serializers.DateTimeField(
         required=False, help_text="of the interval, where one was asked for"

@@ -6,7 +6,7 @@ Sums stay exact here; templates round.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -51,11 +51,23 @@ class Use:
         return None if not self.cost and unknown else self.cost
 
     @property
+    def shown_input_tokens(self) -> int | None:
+        """None where no call said how much it was."""
+        return self.all_input_tokens if self.unknown_usage_calls < self.calls else None
+
+    @property
+    def shown_output_tokens(self) -> int | None:
+        """None where no call said how much it was."""
+        return self.output_tokens if self.unknown_usage_calls < self.calls else None
+
+    @property
     def cached_share(self) -> float | None:
-        """The part of the input that was read from a cache; None without input."""
-        return (
-            self.cache_read_input_tokens / self.all_input_tokens if self.all_input_tokens else None
-        )
+        """The part of the input that was read from a cache.
+
+        None where none was reported: a sum of zero does not tell calls that read nothing from calls that did not say.
+        """
+        cached = self.cache_read_input_tokens
+        return cached / self.all_input_tokens if cached else None
 
 
 _COUNTS = tuple(name for name in Use.__dataclass_fields__ if name != "cost")
@@ -114,11 +126,14 @@ def team_lines(
     teams: Iterable[Team],
     rows: Iterable[CostRow],
     latency: Mapping[Any, Mapping[str, Percentiles]],
+    latency_of: Callable[[frozenset[int]], Mapping[str, Percentiles]],
     root: Team | None = None,
 ) -> list[Line]:
     """The tree of teams that used anything: each with what is below it, siblings by cost; the unattributed last.
 
-    root   only the tree below it, and itself; None: all.
+    latency      of each team alone; None: of the unattributed.
+    latency_of   of several teams together: percentiles of parts do not add up to those of the whole.
+    root         only the tree below it, and itself; None: all.
     """
     own = _own(rows)
     everything = total(use.cost for use in own.values())
@@ -142,7 +157,9 @@ def team_lines(
             depth=depth,
             colour=colours.get(team.pk, 0),
             has_own=team.pk in own,
-            latency=latency.get(team.pk, {}) if not deeper else {},
+            latency=latency_of(frozenset([team.pk, *(line.key for line in deeper)]))
+            if deeper
+            else latency.get(team.pk, {}),
         )
         return [line, *deeper]
 

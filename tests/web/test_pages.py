@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from collectors.observation import Provenance, Usage
 from costwatch.accounts.models import Membership, Organization, User
 from costwatch.attribution.ingest import take
 from costwatch.attribution.models import CapacityHour
@@ -17,6 +18,7 @@ from costwatch.attribution.rollups import add_batches
 from costwatch.budgets.models import Budget
 from costwatch.domain.periods import Period, month_of
 from costwatch.pricing import cost
+from costwatch.pricing.rates import refresh
 from costwatch.web.templatetags.units import money_text
 from tests.factories import (
     MembershipFactory,
@@ -116,6 +118,58 @@ def test_what_the_teams_cost_adds_up_to_the_whole(
                 break
             below.append(line.use.cost)
         assert department.use.cost == sum(below)
+
+
+def test_a_department_is_as_fast_as_all_its_teams_together(
+    furnished: Organization, owner_client: Client
+) -> None:
+    product = furnished.teams.get(slug="product")
+    for url in ("/", reverse("team", args=[product.pk])):
+        context = owner_client.get(url).context
+        lines = context.get("below") or context["teams"]
+        [shown] = [line for line in lines if line.label == "Product"]
+        first = shown.latency["time_to_first_token"]
+        parts = [
+            line.latency["time_to_first_token"]
+            for line in lines
+            if line.label in {"Chat assistant", "Summaries", "Search"}
+        ]
+        assert first.calls == sum(part.calls for part in parts) > 0
+        assert min(p.p50_ns for p in parts) <= first.p50_ns <= max(p.p50_ns for p in parts)
+
+
+def test_nobody_says_that_there_is_no_price_before_it_was_looked_up(
+    organization: Organization, owner_client: Client
+) -> None:
+    take(ingest_key(organization), body(observation(at=timezone.now())))
+    add_batches(organization.pk)
+    text = owner_client.get("/").content.decode()
+    assert "being looked up" in text
+    assert "no price" not in text
+    refresh(organization.pk)
+    text = owner_client.get("/").content.decode()
+    assert "being looked up" not in text
+    assert "1 of 1 calls have no price" in text
+
+
+def test_sums_of_what_nobody_reported_are_not_shown_as_zero(
+    organization: Organization, owner_client: Client
+) -> None:
+    team = TeamFactory(organization=organization, name="Search")
+    silent = observation(
+        at=timezone.now(), team="search", usage=Usage(), provenance=Provenance.ABSENT
+    )
+    page = reverse("team", args=[team.pk])
+    key = ingest_key(organization)
+    take(key, body(silent))
+    add_batches(organization.pk)
+    shown = text_of(owner_client.get(page).content.decode())
+    assert "Input unknown tokens none reported from a cache" in shown
+    take(key, body(observation(at=timezone.now(), team="search")))
+    add_batches(organization.pk)
+    shown = text_of(owner_client.get(page).content.decode())
+    assert "Input 100 tokens none reported from a cache" in shown
+    assert "0 %" not in shown.split("Models", 1)[1]
 
 
 def test_the_pieces_of_the_capacity_bar_fill_it(

@@ -96,6 +96,14 @@ def tokens(count: int | None) -> str:
 
 
 @register.filter
+def counted(count: int | None) -> str:
+    """As tokens, with every digit as its title."""
+    if count is None:
+        return UNKNOWN
+    return format_html('<span title="{}">{}</span>', f"{count:,}", count_text(count))
+
+
+@register.filter
 def exact(count: int | None) -> str:
     """Every digit, for titles and single calls."""
     return UNKNOWN if count is None else f"{count:,}"

@@ -21,6 +21,7 @@ from costwatch.pricing import cost
 from costwatch.pricing.cost import CostRow, Dimension
 from costwatch.web.lines import UNATTRIBUTED, Use, colours_of, lines_by, sum_of, team_lines
 from costwatch.web.months import Month, month_shown
+from costwatch.web.rating import is_pending
 from costwatch.web.scope import Scope, show
 from costwatch.web.sending import otlp_endpoint
 from costwatch.web.trend import figure_of, same_part_of, series_of, trend_of
@@ -91,7 +92,7 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         detail=Dimension.PROVIDER,
         latency=queries.latency(organization, month.period, by="model"),
     )
-    overall = queries.latency(organization, month.period).get(None, {})
+    overall = latency_of(organization, month.period)
     return {
         "currency": organization.currency,
         "used": used,
@@ -99,8 +100,10 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
             organization.teams.all(),
             trend.rows,
             queries.latency(organization, month.period, by="team"),
+            lambda ids: latency_of(organization, month.period, ids),
         ),
         "models": models[:TOP_MODELS],
+        "rating": bool(used.unpriced_calls) and is_pending(organization),
         "unpriced": [line for line in models if line.use.unpriced_calls],
         "series": series,
         "trend": figure_of(series, trend, scope),
@@ -114,6 +117,13 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         "fewest_days": FEWEST_DAYS,
         **_before(organization, month),
     }
+
+
+def latency_of(
+    organization: Organization, period: Period, team_ids: frozenset[int] | None = None
+) -> dict[str, Percentiles]:
+    """By measure, of all these teams' calls together; None: of everybody's."""
+    return queries.latency(organization, period, team_ids=team_ids).get(None, {})
 
 
 def measures(found: dict[str, Percentiles]) -> list[tuple[str, Percentiles | None]]:

@@ -20,7 +20,7 @@ from costwatch.web.months import Month, month_shown
 from costwatch.web.scope import Scope, show
 from costwatch.web.trend import figure_of, series_of, trend_of
 from costwatch.web.views.budgets import budgets_of_team
-from costwatch.web.views.overview import measures
+from costwatch.web.views.overview import latency_of, measures
 
 
 @require_GET
@@ -46,7 +46,7 @@ def _context(scope: Scope, month: Month, team: Team) -> dict[str, Any]:
     )
     colours = colours_of({key: sum_of(rows) for key, rows in _by(cut, trend.rows).items()})
     series = series_of(trend, cut, colours, "Others")
-    overall = queries.latency(organization, period, team_ids=ids).get(None, {})
+    overall = latency_of(organization, period, ids)
     features = cost.costs(organization, period, group_by=(Dimension.FEATURE,), filters=filters)
     models = cost.costs(
         organization, period, group_by=(Dimension.MODEL, Dimension.PROVIDER), filters=filters
@@ -61,6 +61,7 @@ def _context(scope: Scope, month: Month, team: Team) -> dict[str, Any]:
             teams,
             trend.rows,
             queries.latency(organization, period, by="team", team_ids=ids),
+            lambda below: latency_of(organization, period, below),
             root=team,
         )
         if cut is Dimension.TEAM
