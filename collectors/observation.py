@@ -59,7 +59,8 @@ class Tags:
     session: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: Python sets a frozen object's fields through a function call each, which costs more than decoding them.
+@dataclass(slots=True, kw_only=True)
 class Observation:
     """One span about one call. Times are nanoseconds; ids are the raw bytes of OTLP (16 and 8)."""
 

@@ -267,7 +267,7 @@ class _Family:
         if not found:
             return
         begun = [self.rows[key].begun_micros for key in found]
-        parameters = {
+        parameters: dict[str, Any] = {
             "organization_id": self.organization_id,
             "keys": array(found),
             **between(min(begun), max(begun), "first", "last"),

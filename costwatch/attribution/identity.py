@@ -79,7 +79,8 @@ def group_of(observation: Observation, key: bytes) -> bytes:
 
 def comes_back(response_id: str) -> bool:
     """Whether an id is too short to be unique: a server's counter, or a test's constant."""
-    return len(_KIND.sub("", response_id, count=1)) < _UNIQUE_LENGTH
+    kind = _KIND.match(response_id)
+    return len(response_id) - (kind.end() if kind else 0) < _UNIQUE_LENGTH
 
 
 def reach_micros(group: bytes) -> int:
@@ -91,13 +92,15 @@ def call_id(group: bytes, begun_micros: int) -> bytes:
     """The id in the ledger of a group's call that began then."""
     if not _is_counted(group):
         return group
-    beginning = begun_micros % 256**_BEGINNING_BYTES
+    beginning: int = begun_micros % 256**_BEGINNING_BYTES
     return group[:-_BEGINNING_BYTES] + beginning.to_bytes(_BEGINNING_BYTES)
 
 
 def group_in(call: bytes) -> bytes:
     """The group that a call's id was made from."""
-    return call[:-_BEGINNING_BYTES] + bytes(_BEGINNING_BYTES) if _is_counted(call) else call
+    if not _is_counted(call):
+        return call
+    return call[:-_BEGINNING_BYTES] + bytes(_BEGINNING_BYTES)
 
 
 def _is_counted(identity: bytes) -> bool:

@@ -126,7 +126,7 @@ def in_force(organization_id: int, places: Collection[Place]) -> dict[Place, InF
     if not places:
         return {}
     calls, begun = zip(*places, strict=True)
-    search = {
+    search: dict[str, Any] = {
         "organization_id": organization_id,
         "calls": array(calls),
         "begun": "{" + ",".join(moment(micros) for micros in set(begun)) + "}",

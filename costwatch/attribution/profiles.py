@@ -159,7 +159,7 @@ def rebuilt(
     """
     common = _read[profile_id]
     usage = Usage(*numbers[: len(_USAGE)])
-    rest = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
+    rest: dict[str, Any] = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
     team, feature, customer = common.tags.team, common.tags.feature, common.tags.customer
     tags = Tags(team, feature, customer, user, session)
     return Observation(**common.fields, **rest, **own, usage=usage, tags=tags)

@@ -48,24 +48,25 @@ READ = ", ".join(
 _LINK_REST = ["\\N"] * (len(_OWN) + len(NUMBERS) + len(_TEXTS))
 _LINK_REST[_OWN.index("start_rest_ns")] = "0"
 
-# What is kept already and has to do with rows of the body: only keys, nearly always none.
-_RELATED = """
-SELECT 'seen', span_key FROM attribution_span
- WHERE organization_id = %(organization_id)s AND span_key = ANY(%(keys)s::uuid[])
-   AND started_at BETWEEN %(first)s AND %(last)s
-UNION ALL
-SELECT 'above', span_key FROM attribution_span
- WHERE organization_id = %(organization_id)s AND span_key = ANY(%(parents)s::uuid[])
-   AND started_at BETWEEN %(from)s AND %(to)s
-UNION ALL
-SELECT 'below', parent_key FROM attribution_span
- WHERE organization_id = %(organization_id)s AND parent_key = ANY(%(keys)s::uuid[])
-   AND started_at BETWEEN %(from)s AND %(to)s
-UNION ALL
-SELECT 'same', call_id FROM attribution_span
- WHERE organization_id = %(organization_id)s AND call_id = ANY(%(groups)s::uuid[])
-   AND started_at BETWEEN %(from)s AND %(to)s
+# What is kept already and has to do with rows of the body: only keys, nearly always none. Looked up key by key: a
+# planner without statistics of a new day would rather read all of it.
+_KEPT = """
+SELECT '{how}', wanted.key FROM unnest(%({keys})s::uuid[]) AS wanted (key)
+ CROSS JOIN LATERAL (
+       SELECT FROM attribution_span
+        WHERE {column} = wanted.key AND organization_id = %(organization_id)s AND started_at BETWEEN {times}
+        LIMIT 1) AS kept
 """
+_AT_ONCE, _AROUND = "%(first)s AND %(last)s", "%(from)s AND %(to)s"
+_SEEN = _KEPT.format(how="seen", column="span_key", keys="keys", times=_AT_ONCE)
+_RELATED = " UNION ALL ".join(
+    (
+        _KEPT.format(how="seen", column="span_key", keys="without_id", times=_AT_ONCE),
+        _KEPT.format(how="above", column="span_key", keys="parents", times=_AROUND),
+        _KEPT.format(how="below", column="parent_key", keys="keys", times=_AROUND),
+        _KEPT.format(how="same", column="call_id", keys="groups", times=_AROUND),
+    )
+)
 
 
 @dataclass(slots=True)
@@ -115,10 +116,11 @@ def rows(key: IngestKey, decoded: Decoded) -> dict[bytes, SpanRow]:
     for observation in decoded.observations:
         row = _observation_row(key, observation)
         found.setdefault(row.span_key, row)
+    about_calls = {(seen.span_id, seen.trace_id) for seen in decoded.observations}
     for link in decoded.links:
-        own = span_key(link.trace_id, link.span_id)
-        if own not in found:
-            found[own] = _link_row(own, link)
+        if (link.span_id, link.trace_id) not in about_calls:
+            row = _link_row(link)
+            found.setdefault(row.span_key, row)
     return found
 
 
@@ -138,9 +140,10 @@ def _observation_row(key: IngestKey, observation: Observation) -> SpanRow:
     )
 
 
-def _link_row(own: bytes, link: SpanLink) -> SpanRow:
+def _link_row(link: SpanLink) -> SpanRow:
     parent = link.parent_span_id
     above = span_key(link.trace_id, parent) if parent else None
+    own = span_key(link.trace_id, link.span_id)
     return SpanRow(own, above, link.start_unix_ns // 1000, tags=link.tags)
 
 
@@ -148,28 +151,54 @@ def keep(organization_id: int, found: Mapping[bytes, SpanRow]) -> Kept:
     """Write the rows that were not kept before."""
     if not found:
         return Kept({}, (), (), ())
-    related: dict[str, set[bytes]] = {"seen": set(), "above": set(), "below": set(), "same": set()}
-    with connection.cursor() as cursor:
-        cursor.execute(_RELATED, _what_to_look_for(organization_id, found))
-        for how, key in cursor.fetchall():
-            related[how].add(key.bytes)
-        fresh = {key: row for key, row in found.items() if key not in related["seen"]}
-        with cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy:
-            copy.write("".join(_line(organization_id, row) for row in fresh.values()))
+    times = _times(found.values())
+    related = _find(_RELATED, organization_id, times, **_what_to_look_for(found))
+    if related["same"]:
+        # Of those with a response id only here: a span that was kept has left its id.
+        again = [key for key, row in found.items() if row.group in related["same"]]
+        related["seen"] |= _find(_SEEN, organization_id, times, keys=array(again))["seen"]
+    fresh = {key: row for key, row in found.items() if key not in related["seen"]}
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
+    ):
+        copy.write("".join(_line(organization_id, row) for row in fresh.values()))
     return Kept(fresh, related["above"] | related["seen"], related["below"], related["same"])
 
 
-def _what_to_look_for(organization_id: int, found: Mapping[bytes, SpanRow]) -> dict[str, Any]:
-    begun = [row.begun_micros for row in found.values()]
+def _find(
+    query: str, organization_id: int, times: Mapping[str, str], **keys: str
+) -> dict[str, set[bytes]]:
+    related: dict[str, set[bytes]] = {"seen": set(), "above": set(), "below": set(), "same": set()}
+    with connection.cursor() as cursor:
+        cursor.execute(query, {"organization_id": organization_id, **times, **keys})
+        for how, key in cursor.fetchall():
+            related[how].add(key.bytes)
+    return related
+
+
+def _times(rows: Iterable[SpanRow]) -> dict[str, str]:
+    begun = [row.begun_micros for row in rows]
+    first, last = min(begun), max(begun)
+    return {
+        **between(first, last, "first", "last"),
+        **between(first - REACH_MICROS, last + REACH_MICROS, "from", "to"),
+    }
+
+
+def _what_to_look_for(found: Mapping[bytes, SpanRow]) -> dict[str, str]:
+    groups = {
+        key: row.group
+        for key, row in found.items()
+        if row.group is not None and row.observation is not None and row.observation.response_id
+    }
     parents = {row.parent_key for row in found.values() if row.parent_key is not None}
     return {
-        "organization_id": organization_id,
         "keys": array(found),
+        "without_id": array(found.keys() - groups.keys()),
         "parents": array(parents - found.keys()),
-        "groups": array(row.group for row in found.values() if row.group and row.observation and row.observation.response_id),
-        **between(min(begun), max(begun), "first", "last"),
-        **between(min(begun) - REACH_MICROS, max(begun) + REACH_MICROS, "from", "to"),
-    }  # fmt: skip
+        "groups": array(groups.values()),
+    }
 
 
 def array(keys: Iterable[bytes]) -> str:
@@ -231,7 +260,8 @@ def _line(organization_id: int, row: SpanRow) -> str:
 def _text(said: str | None) -> str:
     if not said:
         return "\\N"
-    return said if said.isalnum() else _escaped(said)
+    # Decoded texts are printable: nothing but a backslash means anything to COPY.
+    return said.replace("\\", "\\\\") if said.isprintable() else _escaped(said)
 
 
 def _escaped(said: str) -> str:

@@ -59,6 +59,14 @@ UPDATE attribution_span AS span SET
 SPAN_LINKS = (
     "UPDATE attribution_span SET tags = facts->'tags' WHERE call_id IS NULL AND facts IS NOT NULL"
 )
+SPAN_KEYS = """
+ALTER TABLE attribution_span DROP CONSTRAINT attribution_span_pkey;
+ALTER TABLE attribution_span ADD CONSTRAINT attribution_span_pkey
+    PRIMARY KEY (span_key, started_at, organization_id);
+DROP INDEX span_by_call, span_by_parent;
+CREATE INDEX span_by_call ON attribution_span (call_id) WHERE call_id IS NOT NULL;
+CREATE INDEX span_by_parent ON attribution_span (parent_key) WHERE parent_key IS NOT NULL;
+"""
 SPAN_FACTS = "ALTER TABLE attribution_span DROP COLUMN facts, DROP COLUMN key_id"
 ENTRY = """
 ALTER TABLE attribution_entry DROP CONSTRAINT attribution_entry_pkey;
@@ -143,7 +151,7 @@ class Migration(migrations.Migration):
         migrations.AddField("batch", "sums", models.JSONField(null=True)),
         migrations.RunSQL(SUMS, migrations.RunSQL.noop),
         migrations.RunSQL(
-            [SPAN_COLUMNS, SPAN_PROFILES, SPAN_OBSERVATIONS, SPAN_LINKS, SPAN_FACTS],
+            [SPAN_COLUMNS, SPAN_PROFILES, SPAN_OBSERVATIONS, SPAN_LINKS, SPAN_FACTS, SPAN_KEYS],
             state_operations=[
                 migrations.DeleteModel("Span"),
                 migrations.CreateModel(
@@ -152,9 +160,9 @@ class Migration(migrations.Migration):
                         (
                             "pk",
                             models.CompositePrimaryKey(
-                                "organization",
                                 "span_key",
                                 "started_at",
+                                "organization",
                                 blank=True,
                                 editable=False,
                                 primary_key=True,
@@ -213,12 +221,12 @@ class Migration(migrations.Migration):
                         "indexes": [
                             models.Index(
                                 condition=models.Q(("call_id__isnull", False)),
-                                fields=["organization", "call_id"],
+                                fields=["call_id"],
                                 name="span_by_call",
                             ),
                             models.Index(
                                 condition=models.Q(("parent_key__isnull", False)),
-                                fields=["organization", "parent_key"],
+                                fields=["parent_key"],
                                 name="span_by_parent",
                             ),
                         ],
