@@ -9,7 +9,6 @@ from typing import Any
 
 from collectors.dialects import litellm
 from collectors.dialects.table import (
-    AGENT,
     API_BASE,
     INPUT,
     OUTPUT,
@@ -67,8 +66,6 @@ def is_call(found: Mapping[str, Any]) -> bool:
         return True
     if operation in WRAPPER_OPERATIONS:
         return False
-    if AGENT in found and operation is None:
-        return False  # pydantic-ai's agent spans had no operation in its first versions
     return any(meaning in found for meaning in (INPUT, OUTPUT, "response_id", RAW_USAGE))
 
 

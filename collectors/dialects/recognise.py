@@ -14,6 +14,7 @@ from collectors.dialects import (
     openinference,
     openllmetry,
     otel_genai,
+    pydantic_ai,
     table,
     vercel,
     vllm,
@@ -50,6 +51,7 @@ _COMPLETE: Mapping[str, Callable[[dict[str, Any], Span], None]] = {
     "litellm": litellm.complete,
     "logfire": logfire.complete,
     "openinference": openinference.complete,
+    "pydantic_ai": pydantic_ai.complete,
     "vercel": vercel.complete,
     "vllm": vllm.complete,
 }
@@ -68,6 +70,11 @@ def scope_of(name: str) -> Scope:
         if name == scope.name or (not scope.whole and name.startswith(scope.name))
     ]
     return max(fitting, key=lambda scope: len(scope.name), default=_UNKNOWN_SCOPE)
+
+
+def is_plain(dialect: str) -> bool:
+    """Whether attributes alone say all that a dialect says, name by name: no texts to look into."""
+    return dialect not in _COMPLETE
 
 
 def is_about_a_call(found: Found) -> bool | None:
@@ -89,7 +96,7 @@ def observe(
     resource_tags: Tags,
 ) -> Observation:
     """The observation of a span that is about a call. `found` is used up."""
-    scope = _speaker(span, found, scope)
+    scope = speaker_of(span, found, scope)
     dialect, vantage, start_unix_ns = scope.dialect, scope.vantage, link.start_unix_ns
     complete = _COMPLETE.get(dialect)
     if complete is not None:
@@ -100,7 +107,7 @@ def observe(
     otel_genai.complete(found)
     if span.status.code == Status.STATUS_CODE_ERROR and "error_type" not in found:
         found["error_type"] = _exception_type(span)
-    meters = _meters(found, scope)
+    meters = meters_of(found, scope)
     if not _WORKED_IN.isdisjoint(found):
         for meaning in _WORKED_IN & found.keys():
             del found[meaning]
@@ -128,7 +135,7 @@ def observe(
     )
 
 
-def _speaker(span: Span, found: Found, scope: Scope) -> Scope:
+def speaker_of(span: Span, found: Found, scope: Scope) -> Scope:
     """Who speaks, by the scope, or by what only one dialect says where the scope is nobody's that we know."""
     if "device_ns" in found or found.get("provider") == semconv.PROVIDER_COSTWATCH:
         return _OWN_SCOPE
@@ -142,7 +149,7 @@ def _speaker(span: Span, found: Found, scope: Scope) -> Scope:
     return Scope("", dialect, vantage)
 
 
-def _meters(found: Found, scope: Scope) -> Metered:
+def meters_of(found: Found, scope: Scope) -> Metered:
     """The counts of a span, taken out of what was found."""
     counts = Counts(
         found.pop(table.INPUT, None),

@@ -35,7 +35,6 @@ THOUGHTS = "thoughts"  # reasoning as Google counts it: beside the output, not i
 USAGE = "usage_object"  # the provider's own usage object, as JSON or as Python writes it
 RAW_USAGE = "raw_usage"  # the same on LiteLLM's span around the bare request
 KIND = "kind"  # a convention's own kind of span: LLM, CHAIN, workflow, …
-AGENT = "agent"  # the name of the agent that a span runs
 LOCAL_ID = "local_id"  # an id that the library made up, and may also give as the provider's
 PROVIDER_AND_MODEL = "provider_and_model"  # "openai/gpt-4o"
 PROVIDER_METADATA = "provider_metadata"  # JSON: what a provider said beside the answer
@@ -198,7 +197,6 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
             "ai.operationId",
         ),
     ),
-    (AGENT, text, ("agent_name",)),
     (
         "provider",
         text,

@@ -63,6 +63,12 @@ def test_cached_tokens_beside_the_input_or_in_it_are_counted_once(usage: dict[st
             "cached_content_token_count": 512,
             "total_token_count": 1388,
         },
+        {
+            "promptTokenCount": 1131,
+            "candidatesTokenCount": 193,
+            "thoughtsTokenCount": 64,
+            "cachedContentTokenCount": 512,
+        },
     ],
 )  # fmt: skip
 def test_reasoning_beside_the_output_or_in_it_is_counted_once(usage: dict[str, Any]) -> None:

@@ -129,6 +129,10 @@ def test_an_agents_span_sums_its_models_spans_and_is_not_counted(agent: dict[str
     assert observed(agent, scope="pydantic-ai").is_wrapper
 
 
+def test_a_span_of_anybody_else_that_names_an_agent_is_counted() -> None:
+    assert not observed({"agent_name": "weather", **COUNTS}).is_wrapper
+
+
 def test_aggregated_usage_is_nobodys() -> None:
     agent = {
         "gen_ai.operation.name": "invoke_agent",

@@ -58,6 +58,7 @@ def test_words_of_python_inside_names_are_names() -> None:
         "{'a': 10**10**10}",
         "{'a': 'x' * 10**10}",
         "{'a': \"it's\"}",
+        '{\'a\': \'", "prompt_tokens": 9, "b": "\'}',
         "{'a': '\\x00'}",
         "{" * 16_000,
         "{'a': " * 2_000,
