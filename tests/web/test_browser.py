@@ -79,6 +79,24 @@ def test_every_page_fits_and_breaks_no_rule_of_the_policy(
     assert too_wide == []
 
 
+def test_the_commands_to_copy_fit_a_telephone(
+    live_server: LiveServer, organization: Organization
+) -> None:
+    MembershipFactory(
+        organization=organization, role=Membership.Role.OWNER, user__email="owner@example.org"
+    )
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        log_in(page, live_server.url)
+        assert page.locator("pre").count() == 1
+        assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+        page.goto(f"{live_server.url}/settings/")
+        page.locator("#id_name").fill("shop")
+        page.get_by_role("button", name="Create key").click()
+        page.get_by_text("Copy the key now").wait_for()
+        assert not page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+
+
 def test_the_overview_refreshes_itself_and_keeps_the_drawn_chart(
     live_server: LiveServer, paths: list[str]
 ) -> None:

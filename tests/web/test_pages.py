@@ -146,6 +146,7 @@ def test_nobody_says_that_there_is_no_price_before_it_was_looked_up(
     text = owner_client.get("/").content.decode()
     assert "being looked up" in text
     assert "no price" not in text
+    assert "Forecast unknown no cost is known yet" in text_of(text)
     refresh(organization.pk)
     text = owner_client.get("/").content.decode()
     assert "being looked up" not in text

@@ -113,7 +113,10 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         "capacity": [_device(row) for row in queries.capacity(organization, month.period)],
         "device_hours": f"{used.device_ns / _NS_PER_HOUR:,.2f}",
         "cost_per_call": _per_call(used),
-        "forecast": _forecast(organization, month) if month.is_current else None,
+        # A cost that nobody knows is no cost of zero to continue.
+        "forecast": _forecast(organization, month)
+        if month.is_current and used.shown_cost is not None
+        else None,
         "fewest_days": FEWEST_DAYS,
         **_before(organization, month),
     }
