@@ -4,11 +4,11 @@ import gzip
 from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from collectors.encode import encode
 from collectors.sender import Sender
 
 _COMPRESSION = 1  # fast; attributes repeat so much that more gains little
@@ -21,7 +21,7 @@ class SpansToOutbox(SpanExporter):
         self._sender = sender
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        body = encode_spans(spans).SerializeToString()
+        body = encode(spans)
         is_kept = self._sender.keep("traces", gzip.compress(body, _COMPRESSION), len(spans))
         return SpanExportResult.SUCCESS if is_kept else SpanExportResult.FAILURE
 

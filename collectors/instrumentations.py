@@ -134,7 +134,8 @@ def switch_on(
     points = _entry_points()
     if THREADING in points:
         _instrument(points[THREADING], tracer_provider, meter_provider)
-    covered, uncovered = {}, {}
+    covered: dict[str, str] = {}
+    uncovered: dict[str, str] = {}
     for library, modules in LIBRARIES.items():
         if not _is_installed(library):
             continue

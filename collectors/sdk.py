@@ -120,6 +120,11 @@ def configure(
     return _configured
 
 
+def configured() -> Configured | None:
+    """What configure() has set up in this process; None: nothing yet."""
+    return _configured
+
+
 def find_target(endpoint: str | None, key: str | None) -> Target:
     """Where to send, from the arguments, else from the environment. Raises ConfigurationError."""
     environ = os.environ

@@ -2,6 +2,7 @@
 
 import email.utils
 import logging
+import math
 import os
 import random
 import threading
@@ -243,7 +244,8 @@ def retry_after(said: str | None, now: Callable[[], float] = time.time) -> float
     if not said:
         return None
     try:
-        return max(0.0, float(said))
+        seconds = float(said)
+        return max(0.0, seconds) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:

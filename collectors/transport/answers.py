@@ -6,7 +6,7 @@ A name in JSON cannot stand inside a text, whose quotes are escaped, so a name w
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,19 +16,20 @@ from collectors.transport.routes import Protocol
 
 Attributes = dict[str, str | int | bool | float]
 
+_USAGE_BYTES = 4096  # more than any usage object has
 _FIRST_EVENTS = 5  # Azure's first chunk names neither id nor model
-_EVENT = re.compile(rb"^data:[ ]?(\{.*)$", re.MULTILINE)
-_IS_STREAM = re.compile(rb"^(?:data|event|id|retry|):", re.MULTILINE)
-_USAGE = re.compile(rb'"(?:usage|usageMetadata)"\s*:\s*(?=\{)')
-_TEXTS = {
-    name: re.compile(rb'"' + name.encode() + rb'"\s*:\s*"([^"\\]{1,200})"')
-    for name in ("id", "model", "responseId", "modelVersion", "service_tier")
-}
+_IS_STREAM = re.compile(rb"\s*(?:data|event|id|retry|):")
+_COLON = re.compile(rb"\s*:\s*")
+_TEXT = re.compile(rb'\s*:\s*"([^"\\]{1,200})"')
 # What a provider sends last. Clients stop reading there, so the body's own end is often never seen.
-_LAST_EVENT = re.compile(
-    rb'^data:[ ]?\[DONE\]|"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete|failed))"'
-    rb'|"finishReason"\s*:\s*"',
-    re.MULTILINE,
+_LAST_EVENTS = (
+    b"data: [DONE]",
+    b"data:[DONE]",
+    b'"message_stop"',
+    b'"response.completed"',
+    b'"response.incomplete"',
+    b'"response.failed"',
+    b'"finishReason"',
 )
 _ERROR_EVENT = re.compile(
     rb'^(?:event:[ ]?error\b|data:[ ]?\{\s*(?:"type"\s*:\s*"error"|"error"\s*:\s*\{))'
@@ -36,6 +37,7 @@ _ERROR_EVENT = re.compile(
     re.MULTILINE,
 )
 _ERROR_TYPE = re.compile(rb'"(?:type|code|status)"\s*:\s*"((?!error")[A-Za-z_]{1,80})"')
+_decode_json = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +78,38 @@ def _from_objects(
 
 
 def _from_excerpt(head: bytes, tail: bytes, protocol: Protocol) -> Answer:
-    events = [event for event in _first_events(head) if event is not None]
-    first = _from_objects(events, protocol, is_last=False)
+    first = _from_first_event(head, protocol)
     end = tail or head
-    is_last = _LAST_EVENT.search(end) is not None or (bool(tail) and _object_ends(head, tail))
-    usages = [*_usages(head)[:1], *_usages(end)[-1:]]
+    is_last = any(each in end for each in _LAST_EVENTS) or (bool(tail) and _object_ends(head, tail))
+    usages = [usage for usage in (_first_usage(head), _last_usage(end)) if usage]
     if protocol is Protocol.ANTHROPIC and not is_last:
         usages = []  # what its stream begins with is not what it will have counted
     return Answer(
-        first.response_id or _search("id", head) or _search("responseId", end),
+        first.response_id or _search(b'"id"', head) or _search(b'"responseId"', end),
         first.model
-        or _search("model", head)
-        or _search("model", end)
-        or _search("modelVersion", end),
-        first.service_tier or _search("service_tier", end),
+        or _search(b'"model"', head)
+        or _search(b'"model"', end)
+        or _search(b'"modelVersion"', end),
+        first.service_tier or _search(b'"service_tier"', end),
         usage_attributes(usages, protocol),
         _error_type(end),
         is_last,
     )
 
 
-def _first_events(head: bytes) -> Iterator[dict[str, Any] | None]:
-    for number, found in enumerate(_EVENT.finditer(head)):
-        if number == _FIRST_EVENTS:
-            return
-        yield _object(found[1])
+def _from_first_event(head: bytes, protocol: Protocol) -> Answer:
+    """What the first event says that names its call."""
+    place = head.find(b"data:")
+    for _ in range(_FIRST_EVENTS):
+        if place < 0:
+            break
+        line_end = head.find(b"\n", place)
+        parsed = _object(head[place + 5 : len(head) if line_end < 0 else line_end])
+        found = _from_objects([parsed or {}], protocol, is_last=False)
+        if found.response_id:
+            return found
+        place = head.find(b"\ndata:", place) + 1 or -1
+    return Answer()
 
 
 def _object_ends(head: bytes, tail: bytes) -> bool:
@@ -119,35 +128,56 @@ def _object(text: bytes) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
-def _usages(text: bytes) -> list[Mapping[str, Any]]:
-    """The first and the last usage object; the one null of every other chunk is none."""
-    places = [found.end() for found in _USAGE.finditer(text)]
-    found = [_object_at(text, place) for place in (places[:1] + places[1:][-1:])]
-    return [usage for usage in found if usage]
+def _first_usage(text: bytes) -> Mapping[str, Any] | None:
+    """The usage of an answer's first event, where it has one: Anthropic counts what it reads there."""
+    place = text.find(b'"usage"')
+    return None if place < 0 else _object_after(text, place + len(b'"usage"'))
 
 
-def _object_at(text: bytes, place: int) -> Mapping[str, Any] | None:
+def _last_usage(text: bytes) -> Mapping[str, Any] | None:
+    """The last usage object; every other chunk may say that it has none yet."""
+    for name in (b'"usage"', b'"usageMetadata"'):
+        place = text.rfind(name)
+        while place >= 0:
+            found = _object_after(text, place + len(name))
+            if found:
+                return found
+            place = text.rfind(name, 0, place)
+    return None
+
+
+def _object_after(text: bytes, place: int) -> Mapping[str, Any] | None:
+    """The JSON object after a name that ends there; None where something else is."""
+    colon = _COLON.match(text, place)
+    if colon is None or text[colon.end() : colon.end() + 1] != b"{":
+        return None
+    window = text[colon.end() : colon.end() + _USAGE_BYTES].decode("utf-8", "replace")
     try:
-        parsed, _ = json.JSONDecoder().raw_decode(
-            text[place : place + 8192].decode("utf-8", "replace")
-        )
+        parsed, _ = _decode_json(window)
     except (ValueError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None
 
 
 def _first_text(objects: list[dict[str, Any]], *names: str) -> str:
-    said = (each.get(name) for each in objects for name in names)
-    return next((text for text in said if isinstance(text, str) and text), "")
+    for each in objects:
+        for name in names:
+            text = each.get(name)
+            if isinstance(text, str) and text:
+                return text
+    return ""
 
 
-def _search(name: str, text: bytes) -> str:
-    found = _TEXTS[name].search(text)
+def _search(name: bytes, text: bytes) -> str:
+    place = text.find(name)
+    found = _TEXT.match(text, place + len(name)) if place >= 0 else None
     return found[1].decode("utf-8", "replace") if found else ""
 
 
 def _error_type(end: bytes) -> str:
-    found = _ERROR_EVENT.search(end)
+    found = None
+    if b'"error"' in end or b'"response.failed"' in end:
+        found = _ERROR_EVENT.search(end)
     if found is None:
         return ""
     kind = _ERROR_TYPE.search(end, found.start() + len(b'data: {"type"'))
@@ -231,12 +261,8 @@ def _count(said: object, *names: str) -> int | None:
     """The first of these that is a count; None where none is."""
     if not isinstance(said, dict):
         return None
-    counts = (said.get(name) for name in names)
-    return next(
-        (
-            count
-            for count in counts
-            if isinstance(count, int) and not isinstance(count, bool) and count >= 0
-        ),
-        None,
-    )
+    for name in names:
+        count = said.get(name)
+        if isinstance(count, int) and not isinstance(count, bool) and count >= 0:
+            return count
+    return None

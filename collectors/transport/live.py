@@ -5,6 +5,7 @@ sent, whether or not the instrumentation makes its span the current one. What th
 request to a provider goes out: some set their attributes after the start.
 """
 
+import time
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -17,6 +18,7 @@ from collectors.dialects import openinference, openllmetry, otel_genai
 
 SCOPE = "collectors.transport"  # our own spans'
 _REMEMBERED = 16
+_FORGOTTEN_NS = 900 * 10**9  # who has had no answer by then, retries included, has lost its span
 _CLIENT_SCOPES = (
     "com.anthropic.sdk.",
     "opentelemetry.instrumentation.genai.",
@@ -63,10 +65,14 @@ def watched_calls() -> list[Live]:
 
     One that was answered is still open while its stream is read; a request beside it is another call.
     """
+    since_ns = time.time_ns() - _FORGOTTEN_NS
     return [
         live
         for live in _live.get()
-        if not live.is_answered and live.span.is_recording() and _is_call(live.span)
+        if not live.is_answered
+        and live.span.is_recording()
+        and (live.span.start_time or 0) > since_ns
+        and _is_call(live.span)
     ]
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Protocol(StrEnum):
@@ -66,6 +67,7 @@ _DEFAULT_PROVIDERS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def find_route(method: str, path: str) -> Route | None:
     """The route of a request, by its path without the query; None where it is no inference call."""
     if method != "POST":
@@ -97,6 +99,7 @@ def _google(path: str) -> Route | None:
     return Route(Protocol.GOOGLE, "generate_content", model, verb.startswith("stream"))
 
 
+@lru_cache(maxsize=1024)
 def provider_of(host: str, protocol: Protocol) -> str:
     """gen_ai.provider.name: by the host where it is a known one, else the protocol's own."""
     for ending, provider in _PROVIDERS.items():

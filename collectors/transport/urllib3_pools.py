@@ -63,23 +63,39 @@ def _read_or_watch(response: Any, watch: Watch) -> None:
         watch.chunk(response._body)
         watch.end()
         return
-    reader = _Reader(response, watch, encoding)
-    for name in ("read", "read1", "read_chunked", "stream", "close"):
-        if hasattr(response, name):
-            setattr(response, name, getattr(reader, name))
+    _Reader(response, watch, encoding).attach()
+
+
+_METHODS = ("read", "read1", "read_chunked", "stream", "close")
 
 
 class _Reader:
-    """Stands before a response's methods. Its own are the response's attributes, so they find themselves."""
+    """Stands before a response's methods until its end. They are the response's attributes, so they find each other."""
 
     def __init__(self, response: Any, watch: Watch, encoding: str) -> None:
         self._response = response
         self._watch = watch
         self._encoding = encoding
-        self._original: dict[str, Any] = {
-            name: getattr(response, name, None)
-            for name in ("read", "read1", "read_chunked", "stream", "close")
+        self._original = {
+            name: getattr(response, name) for name in _METHODS if hasattr(response, name)
         }
+
+    def attach(self) -> None:
+        for name in self._original:
+            setattr(self._response, name, getattr(self, name))
+
+    def _detach(self) -> None:
+        """A response that holds us, and we it, would have to wait for the garbage collector."""
+        for name in self._original:
+            self._response.__dict__.pop(name, None)
+
+    def _end(self) -> None:
+        self._watch.end()
+        self._detach()
+
+    def _fail(self, error: BaseException) -> None:
+        self._watch.fail(error)
+        self._detach()
 
     def _expect(self, decode_content: bool | None) -> None:
         is_decoded = self._response.decode_content if decode_content is None else decode_content
@@ -90,11 +106,11 @@ class _Reader:
         try:
             data = self._original[name](amt, decode_content=decode_content, **options)
         except BaseException as error:
-            self._watch.fail(error)
+            self._fail(error)
             raise
         self._watch.chunk(data)
         if (amt is None and name == "read") or (not data and amt != 0):
-            self._watch.end()
+            self._end()
         return data
 
     def read(
@@ -112,14 +128,14 @@ class _Reader:
         for chunk in self._to_end("read_chunked", amt, decode_content):
             self._watch.chunk(chunk)
             yield chunk
-        self._watch.end()
+        self._end()
 
     def stream(
         self, amt: int | None = 2**16, decode_content: bool | None = None
     ) -> Iterator[bytes]:
         # It reads with read() or read_chunked() of the response, which are ours, so the chunks were seen.
         yield from self._to_end("stream", amt, decode_content)
-        self._watch.end()
+        self._end()
 
     def _to_end(self, name: str, amt: int | None, decode_content: bool | None) -> Iterator[bytes]:
         try:
@@ -127,7 +143,7 @@ class _Reader:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._watch.fail(error)
+            self._fail(error)
             raise
 
     def close(self) -> None:
@@ -135,3 +151,4 @@ class _Reader:
             self._original["close"]()
         finally:
             self._watch.abandon()
+            self._detach()
