@@ -62,6 +62,28 @@ def test_no_page_breaks_whatever_it_is_asked_with(
             assert answer.status_code < 500, (parameter, value[:40])
 
 
+FORMS = {
+    "login": ("username", "password", "next"),
+    "choose-organization": ("organization",),
+    "budget-create": ("name", "team", "amount", "thresholds", "addresses", "active"),
+    "settings-create-key": ("name", "team", "environment"),
+    "settings-create-token": ("name",),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_no_form_breaks_whatever_is_typed_into_it(
+    owner: User, organization: Organization, name: str
+) -> None:
+    client = Client() if name == "login" else client_of(owner)
+    client.raise_request_exception = False
+    good = {"name": "x", "amount": "1", "thresholds": "80", "username": "a@b.org", "password": "x"}
+    for field in FORMS[name]:
+        for value in VALUES:
+            answer = client.post(reverse(name), {**good, field: value})
+            assert answer.status_code < 500, (field, value[:40])
+
+
 @pytest.mark.parametrize(
     "month", ["0001-01", "0001-02", "1999-12", "2201-01", "9999-12", "2026-13"]
 )
