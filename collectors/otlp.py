@@ -13,6 +13,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
@@ -21,21 +22,23 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     AggregationTemporality,
     Metric,
     NumberDataPoint,
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from collectors import semconv
-from collectors.dialects.attributes import Found, read_resource, read_span
-from collectors.dialects.recognise import is_about_a_call, observe, scope_of
+from collectors import semconv, wire
+from collectors.dialects import prototypes
+from collectors.dialects.attributes import read_resource, read_span
+from collectors.dialects.recognise import is_about_a_call, observe, scope_of, speaker_of
 from collectors.dialects.scopes import Scope
 from collectors.dialects.tags import own_tags
 from collectors.dialects.values import clean, plain
-from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink, Tags
+from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink
 
 MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
 PROTOBUF = "application/x-protobuf"
@@ -120,12 +123,16 @@ def _check_size(size_bytes: int, limit_bytes: int) -> None:
 
 
 def _parse(kind: type[_Request], body: bytes, content_type: str) -> _Request:
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if media_type == PROTOBUF:
         return _from_protobuf(kind, body)
     if media_type == JSON:
         return _from_json(kind, body)
     raise UnsupportedMedia(f"Content-Type {content_type!r}: expected {PROTOBUF} or {JSON}")
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _from_protobuf(kind: type[_Request], body: bytes) -> _Request:
@@ -191,19 +198,31 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
 
     Raises MalformedTelemetry and UnsupportedMedia.
     """
+    if _media_type(content_type) == JSON:
+        body = _from_json(ExportTraceServiceRequest, body).SerializeToString()
+        content_type = PROTOBUF
     spans = _Spans()
-    for resource_spans in _parse(ExportTraceServiceRequest, body, content_type).resource_spans:
-        resource, resource_tags = _read_resource(resource_spans.resource)
-        for scope_spans in resource_spans.scope_spans:
-            scope = scope_of(scope_spans.scope.name)
-            for span in scope_spans.spans:
-                spans.take(span, scope, resource, resource_tags)
+    try:
+        for resource_spans in _parse(wire.ExportTraceServiceRequest, body, content_type).resource_spans:
+            for scope_spans in resource_spans.scope_spans:
+                place = _Place(resource_spans.resource, scope_spans.scope)
+                for span in scope_spans.spans:
+                    spans.take(span, place)
+    except DecodeError as error:
+        raise MalformedTelemetry(f"the body is no OTLP traces request: {error}") from error
     return spans.decoded()
 
 
-def _read_resource(resource: Resource) -> tuple[Found, Tags]:
-    found, tags = read_resource(resource.attributes)
-    return found, own_tags(tags)
+class _Place:
+    """Where spans stand in a body: what their resource and their scope say."""
+
+    __slots__ = ("key", "resource", "resource_tags", "scope")
+
+    def __init__(self, resource_bytes: bytes, scope_bytes: bytes) -> None:
+        self.key = (resource_bytes, scope_bytes)
+        found, tags = read_resource(Resource.FromString(resource_bytes).attributes)
+        self.resource, self.resource_tags = found, own_tags(tags)
+        self.scope = scope_of(InstrumentationScope.FromString(scope_bytes).name)
 
 
 class _Spans:
@@ -214,34 +233,53 @@ class _Spans:
         self._links: list[SpanLink] = []
         self._refused: Counter[str] = Counter()
 
-    def take(self, span: Span, scope: Scope, resource: Found, resource_tags: Tags) -> None:
+    def take(self, body: bytes, place: _Place) -> None:
+        span = wire.Span.FromString(body)
         trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
-        wrong = _what_is_wrong(span, trace_id, span_id, parent_id)
+        start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+        wrong = _what_is_wrong(trace_id, span_id, parent_id, start_ns, end_ns)
         if wrong:
             self._refused[wrong] += 1
             return
+        parent = None if not parent_id or parent_id == _NO_SPAN else parent_id
+        parts = None if _failed(span.status) else prototypes.parts_of(span.attributes)
+        if parts is None or not prototypes.is_ordinary(parts.own):
+            self._read(body, SpanLink(trace_id, span_id, parent, start_ns), place)
+            return
+        key = (*place.key, span.kind, parts.common, *parts.own)
+        prototype = prototypes.prototype_of(key)
+        if prototype is None:
+            link = SpanLink(trace_id, span_id, parent, start_ns)
+            prototypes.remember(key, parts.own, *self._read(body, link, place))
+            return
+        link = SpanLink(trace_id, span_id, parent, start_ns, prototype.tags(parts.own))
+        self._links.append(link)
+        if prototype.is_call:
+            self._observations.append(prototype.observation(link, end_ns, parts.own))
+
+    def _read(
+        self, body: bytes, bare: SpanLink, place: _Place
+    ) -> tuple[SpanLink, Observation | None, Scope]:
+        """Take a span attribute by attribute; returns what it was taken for, and who spoke."""
+        span = Span.FromString(body)
         found, tags = read_span(span.attributes)
-        link = SpanLink(
-            trace_id,
-            span_id,
-            None if not parent_id or parent_id == _NO_SPAN else parent_id,
-            span.start_time_unix_nano,
-            own_tags(tags),
-        )
+        link = replace(bare, tags=own_tags(tags))
         self._links.append(link)
         is_call = is_about_a_call(found)
-        if is_call is not None:
-            self._observations.append(
-                observe(
-                    span,
-                    link,
-                    found,
-                    scope,
-                    is_wrapper=not is_call,
-                    resource=resource,
-                    resource_tags=resource_tags,
-                )
-            )
+        if is_call is None:
+            return link, None, place.scope
+        speaker = speaker_of(span, found, place.scope)
+        seen = observe(
+            span,
+            link,
+            found,
+            place.scope,
+            is_wrapper=not is_call,
+            resource=place.resource,
+            resource_tags=place.resource_tags,
+        )
+        self._observations.append(seen)
+        return link, seen, speaker
 
     def decoded(self) -> Decoded:
         return Decoded(
@@ -252,7 +290,13 @@ class _Spans:
         )
 
 
-def _what_is_wrong(span: Span, trace_id: bytes, span_id: bytes, parent_id: bytes) -> str | None:
+def _failed(status: bytes) -> bool:
+    return bool(status) and Status.FromString(status).code == Status.STATUS_CODE_ERROR
+
+
+def _what_is_wrong(
+    trace_id: bytes, span_id: bytes, parent_id: bytes, start_ns: int, end_ns: int
+) -> str | None:
     """Why a span cannot be taken; None where it can."""
     if len(trace_id) != 16 or trace_id == _NO_TRACE:
         return "span without a trace id (16 bytes, not all zero)"
@@ -260,7 +304,6 @@ def _what_is_wrong(span: Span, trace_id: bytes, span_id: bytes, parent_id: bytes
         return "span without a span id (8 bytes, not all zero)"
     if parent_id and len(parent_id) != 8:
         return "span with a parent span id that is not 8 bytes"
-    start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
     if not start_ns:
         return "span without a start time"
     if end_ns < start_ns:

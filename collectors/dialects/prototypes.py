@@ -1,0 +1,210 @@
+"""Spans that say the same as one before, but for numbers and ids: read by comparing bytes.
+
+A span's attributes are of three sorts: common ones (model, provider, team, …), which thousands of spans repeat byte by
+byte; its own (token counts, ids, times, people); and those that nobody reads. What recognise.py made of the first span
+with the same common attributes, and own ones of the same names, holds for the next: only its own values are put in.
+
+Spans of dialects with texts to look into, failed ones, and whatever else is out of the ordinary, are read one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from itertools import count
+from typing import Any, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
+from collectors import wire
+from collectors.dialects import litellm, table
+from collectors.dialects.attributes import ROWS, Found, Row
+from collectors.dialects.recognise import is_plain, meters_of
+from collectors.dialects.scopes import Scope
+from collectors.dialects.values import flag, text, unquoted
+from collectors.observation import Observation, SpanLink, Tags
+
+# A span's own values that stand in an Observation as they were read, or are its counts.
+_COUNTS = frozenset(
+    {
+        table.INPUT,
+        table.OUTPUT,
+        table.TOTAL,
+        table.CACHE_READ,
+        table.CACHE_WRITE,
+        table.REASONING,
+    }
+)
+_PEOPLE = frozenset({"customer", "user", "session"})
+_OWN = frozenset(
+    {
+        *_COUNTS,
+        *_PEOPLE,
+        "response_id",
+        "time_to_first_token_ns",
+        "time_per_output_token_ns",
+        "queue_ns",
+        "prefill_ns",
+        "decode_ns",
+        "device_ns",
+        "device_ns_marginal",
+        "device_ns_alone",
+        "energy_uj",
+        "prefix_repeated_tokens",
+    }
+)
+_FIELDS = tuple(field.name for field in fields(Observation))
+_MAX_COMMON_BYTES = 512
+_CACHE_LIMIT = 50_000  # what random values of common attributes can fill
+
+
+class _Sort(NamedTuple):
+    """What is done with an attribute of a name. Neither common nor own: its span is read by itself."""
+
+    row: Row
+    is_common: bool
+    is_own: bool
+
+
+def _sort(row: Row) -> _Sort:
+    is_own = row.meaning in _OWN
+    is_common = not is_own and row.meaning != table.LOCAL_ID and row.read in (flag, text, unquoted)
+    return _Sort(row, is_common, is_own)
+
+
+_SORTS = {name.encode(): _sort(row) for name, row in ROWS.items()}
+
+# Attributes that were seen: a number for a common one, zero for one that nobody reads. No number is given twice, so a
+# prototype outlives what it was made from without harm.
+_seen: dict[bytes, int] = {}
+_numbers = count(1)
+_prototypes: dict[tuple[Any, ...], Prototype] = {}
+
+
+class Parts(NamedTuple):
+    """A span's attributes: its common ones as numbers, and what it says for itself."""
+
+    common: tuple[int, ...]
+    own: Found
+
+
+def parts_of(attributes: Iterable[bytes]) -> Parts | None:
+    """The parts of a span; None where it has to be read by itself.
+
+    Raises google.protobuf.message.DecodeError.
+    """
+    common: list[int] = []
+    own: Found = {}
+    for attribute in attributes:
+        number = _seen.get(attribute)
+        if number is None:
+            key = wire.key_of(attribute)
+            if key is None:
+                return None
+            sort = _SORTS.get(key)
+            if sort is not None and sort.is_own:
+                meaning, _, read, _ = sort.row
+                if meaning in own:
+                    return None  # two names for one thing: the table says which counts
+                value = read(KeyValue.FromString(attribute).value)
+                if value is not None:
+                    own[meaning] = value
+                continue
+            if len(attribute) > _MAX_COMMON_BYTES:
+                if sort is None:
+                    continue  # a prompt, say
+                return None
+            if sort is not None and not sort.is_common:
+                return None
+            number = _remember(attribute, is_read=sort is not None)
+        if number:
+            common.append(number)
+    return Parts(tuple(common), own)
+
+
+def _remember(attribute: bytes, *, is_read: bool) -> int:
+    if len(_seen) >= _CACHE_LIMIT:
+        forget()
+    number = next(_numbers) if is_read else 0
+    _seen[attribute] = number
+    return number
+
+
+def prototype_of(key: tuple[Any, ...]) -> Prototype | None:
+    """What an earlier span with the same key was, if any was."""
+    return _prototypes.get(key)
+
+
+def remember(
+    key: tuple[Any, ...], own: Found, link: SpanLink, seen: Observation | None, scope: Scope
+) -> None:
+    """Let later spans with this key be read as this one was, where that can be.
+
+    scope   who spoke, as recognise.py found.
+    """
+    if seen is not None and not is_plain(seen.dialect):
+        return
+    if len(_prototypes) >= _CACHE_LIMIT:
+        _prototypes.clear()
+    _prototypes[key] = Prototype(own, link, seen, scope)
+
+
+def forget() -> None:
+    _seen.clear()
+    _prototypes.clear()
+
+
+class Prototype:
+    """A span that was read, without its own values."""
+
+    __slots__ = ("_fields", "_scope", "_stands", "_streaming", "_tags", "is_call")
+
+    def __init__(self, own: Found, link: SpanLink, seen: Observation | None, scope: Scope) -> None:
+        self._tags = link.tags
+        self.is_call = seen is not None
+        self._scope = scope
+        if seen is None:
+            return
+        self._fields: Mapping[str, Any] = {name: getattr(seen, name) for name in _FIELDS}
+        # Not all that is said stands: the time to the first token of an answer that came at once means nothing.
+        self._stands: Sequence[str] = [
+            name for name in own if name in self._fields and self._fields[name] == own[name]
+        ]
+        self._streaming = seen.streaming
+
+    def tags(self, own: Found) -> Tags:
+        tags = self._tags
+        if own.keys().isdisjoint(_PEOPLE):
+            return tags
+        return Tags(
+            tags.team,
+            tags.feature,
+            own.get("customer", tags.customer),
+            own.get("user", tags.user),
+            own.get("session", tags.session),
+        )
+
+    def observation(self, link: SpanLink, end_unix_ns: int, own: Found) -> Observation:
+        """What a span with these own values says."""
+        said = {name: own[name] for name in self._stands}
+        meters = meters_of({**own, "streaming": self._streaming}, self._scope)
+        return Observation(
+            **{
+                **self._fields,
+                **said,
+                "trace_id": link.trace_id,
+                "span_id": link.span_id,
+                "parent_span_id": link.parent_span_id,
+                "start_unix_ns": link.start_unix_ns,
+                "end_unix_ns": end_unix_ns,
+                "tags": link.tags,
+                "usage": meters.usage,
+                "provenance": meters.provenance,
+                "contradiction": meters.contradiction,
+            }
+        )
+
+
+def is_ordinary(own: Found) -> bool:
+    """Whether nothing in a span's own values asks for a second look."""
+    return not own.get("response_id", "").startswith(litellm.PACKED_ID)
