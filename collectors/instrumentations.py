@@ -24,11 +24,13 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from collectors import transport
-from collectors.imports import when_imported as do_when_imported
+from collectors.imports import when_imported
 
 logger = logging.getLogger(__name__)
 
 _GROUP = "opentelemetry_instrumentor"
+_providers: list[Any] = []  # of traces and of metrics
+_switched_on: list[EntryPoint] = []  # by us; what the application switched on itself is its own
 THREADING = "opentelemetry.instrumentation.threading"  # carries tags into threads
 
 # Content is never asked for; somebody who wants it has to say so in the environment.
@@ -123,17 +125,18 @@ class Coverage:
 
 
 def switch_on(
-    tracer_provider: TracerProvider, meter_provider: MeterProvider, *, when_imported: bool = False
+    tracer_provider: TracerProvider, meter_provider: MeterProvider, *, lazily: bool = False
 ) -> Coverage:
     """Switch on one instrumentation for each client library that is installed, and the one for threads.
 
-    when_imported   each as soon as its library is imported, so that a process that never does pays nothing for it
+    lazily   each as soon as its library is imported, so that a process that never does pays nothing for it
     """
     for name, value in _NO_CONTENT.items():
         os.environ.setdefault(name, value)
+    _providers[:] = [tracer_provider, meter_provider]
     points = _entry_points()
     if THREADING in points:
-        _instrument(points[THREADING], tracer_provider, meter_provider)
+        _instrument(points[THREADING])
     covered: dict[str, str] = {}
     uncovered: dict[str, str] = {}
     for library, modules in LIBRARIES.items():
@@ -145,14 +148,25 @@ def switch_on(
         point = next((points[module] for module in modules if module in points), None)
         if point is None:
             _without(library, modules[0], covered, uncovered)
-        elif when_imported and library in _IMPORTED_AS:
-            _instrument_later(point, library, tracer_provider, meter_provider)
+        elif lazily and library in _IMPORTED_AS:
+            _instrument_later(point, library)
             covered[library] = _distribution(point)
-        elif wrong := _instrument(point, tracer_provider, meter_provider):
+        elif wrong := _instrument(point):
             uncovered[library] = wrong
         else:
             covered[library] = _distribution(point)
     return Coverage(covered, uncovered, transport.switch_on(tracer_provider))
+
+
+def switch_over(tracer_provider: TracerProvider) -> None:
+    """Have all that is switched on, and will be, make its spans with this provider."""
+    _providers[0] = tracer_provider
+    points, _switched_on[:] = list(_switched_on), []
+    for point in points:
+        point.load()().uninstrument()
+        if wrong := _instrument(point):
+            logger.warning("costwatch lost an instrumentation on the way: %s", wrong)
+    transport.switch_on(tracer_provider)
 
 
 def _without(library: str, module: str, covered: dict[str, str], uncovered: dict[str, str]) -> None:
@@ -168,14 +182,12 @@ def _makes_own_spans(library: str) -> bool:
     return file is not None and Path(str(distribution(library).locate_file(file))).exists()
 
 
-def _instrument_later(
-    point: EntryPoint, library: str, tracer_provider: TracerProvider, meter_provider: MeterProvider
-) -> None:
+def _instrument_later(point: EntryPoint, library: str) -> None:
     def instrument(_: ModuleType) -> None:
-        if wrong := _instrument(point, tracer_provider, meter_provider):
+        if wrong := _instrument(point):
             logger.warning("costwatch does not cover %s by its instrumentation: %s", library, wrong)
 
-    do_when_imported(_IMPORTED_AS[library], instrument)
+    when_imported(_IMPORTED_AS[library], instrument)
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -195,14 +207,14 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else point.module
 
 
-def _instrument(
-    point: EntryPoint, tracer_provider: TracerProvider, meter_provider: MeterProvider
-) -> str:
+def _instrument(point: EntryPoint) -> str:
     """Switch one on; empty when it is, else why not. An application must start without its telemetry, too."""
+    tracer_provider, meter_provider = _providers
     try:
         instrumentor: Any = point.load()()
         if not instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.instrument(tracer_provider=tracer_provider, meter_provider=meter_provider)
+            _switched_on.append(point)
     except Exception as error:  # third-party code; whatever it raises is an answer, not our failure
         return f"{_distribution(point)} failed: {error}"
     if instrumentor.is_instrumented_by_opentelemetry:

@@ -5,7 +5,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 from opentelemetry import metrics, trace
@@ -58,6 +58,7 @@ class Configured:
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
     sender: Sender | None  # None: nothing could be written anywhere, so nothing waits on disk
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def flush(self, timeout_seconds: float = 10) -> bool:
         """Send what is waiting. False where the time did not suffice, or the receiver did not take it."""
@@ -87,14 +88,16 @@ def configure(
     service_name: str | None = None,
     environment: str | None = None,
     resource_attributes: Mapping[str, str] | None = None,
-    when_imported: bool = False,
+    zero_code: bool = False,
 ) -> Configured:
     """Send this process's inference calls to costwatch; `team` pays unless a block or a span says otherwise.
 
     What is not given comes from COSTWATCH_ENDPOINT and COSTWATCH_KEY, or from OpenTelemetry's own OTEL_EXPORTER_OTLP_*,
     OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES. An application that has set the SDK up already keeps its own;
-    ours is added to it. A second call changes nothing, warns and returns the first one's result. With when_imported,
-    a client library is instrumented when it is imported, not now.
+    ours is added to it. A second call changes nothing, warns and returns the first one's result.
+
+    zero_code   the application knows nothing of us: libraries are instrumented when it imports them, and providers
+                that it sets later are its own all the same, see give_way()
 
     Telemetry waits in a folder until the receiver has it (COSTWATCH_OUTBOX, COSTWATCH_OUTBOX_MAX_BYTES).
 
@@ -110,14 +113,33 @@ def configure(
         resource = _resource(tags, service_name, environment, resource_attributes or {})
         sender = _sender(target)
         tracers = _tracer_provider(target, resource, tags, sender)
-        meters = _meter_provider(target, resource, sender)
-        coverage = instrumentations.switch_on(tracers, meters, when_imported=when_imported)
-        _configured = Configured(target, coverage, tracers, meters, sender)
+        meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
+        coverage = instrumentations.switch_on(tracers, meters, lazily=zero_code)
+        _configured = Configured(target, coverage, tracers, meters, sender, tags)
         if sender is not None:
             at_workers_exit(sender, _configured.shutdown)
-    level = logging.WARNING if coverage.uncovered else logging.INFO
+    level = logging.WARNING if coverage.uncovered and not zero_code else logging.INFO
     logger.log(level, "costwatch %s; sends to %s", coverage, target.traces_url)
     return _configured
+
+
+def give_way(provider: TracerProvider) -> bool:
+    """Let the application's own provider, which it sets after us, be the one; what we collect goes through it.
+
+    False where we have none in its place, so that OpenTelemetry has to decide.
+    """
+    global _configured
+    with _lock:
+        ours = _configured
+        if ours is None or trace.get_tracer_provider() is not ours.tracer_provider:
+            return False
+        _add_to(provider, ours.tags, ours.target, ours.sender)
+        # OpenTelemetry lets nobody set it twice. An application that sets it once must not be told that it is the second.
+        trace._TRACER_PROVIDER = provider
+        instrumentations.switch_over(provider)
+        _configured = replace(ours, tracer_provider=provider)
+    ours.tracer_provider.force_flush()
+    return True
 
 
 def configured() -> Configured | None:
@@ -215,9 +237,15 @@ def _tracer_provider(
         sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else ALWAYS_ON
         provider = TracerProvider(resource=resource, sampler=sampler)
         trace.set_tracer_provider(provider)
-    provider.add_span_processor(TagSpans({} if is_new else tags))  # else the resource has them
-    provider.add_span_processor(_batches(target, sender))
+    _add_to(provider, {} if is_new else tags, target, sender)  # else the resource has them
     return provider
+
+
+def _add_to(
+    provider: TracerProvider, tags: Mapping[str, str], target: Target, sender: Sender | None
+) -> None:
+    provider.add_span_processor(TagSpans(tags))
+    provider.add_span_processor(_batches(target, sender))
 
 
 def _batches(target: Target, sender: Sender | None) -> BatchSpanProcessor:
@@ -234,8 +262,13 @@ def _batches(target: Target, sender: Sender | None) -> BatchSpanProcessor:
     return BatchSpanProcessor(SpansToOutbox(sender), schedule_delay_millis=delay_ms)
 
 
-def _meter_provider(target: Target, resource: Resource, sender: Sender | None) -> MeterProvider:
-    """The application's own provider as it is, for readers cannot be added to one; else a new one."""
+def _meter_provider(
+    target: Target, resource: Resource, sender: Sender | None, *, is_for_all: bool
+) -> MeterProvider:
+    """The application's own provider as it is, for readers cannot be added to one; else a new one.
+
+    is_for_all   also for who asks OpenTelemetry for one, who then cannot be given the application's own any more
+    """
     provider = metrics.get_meter_provider()
     if isinstance(provider, MeterProvider):
         return provider
@@ -249,5 +282,6 @@ def _meter_provider(target: Target, resource: Resource, sender: Sender | None) -
     provider = MeterProvider(
         resource=resource, metric_readers=[PeriodicExportingMetricReader(exporter)]
     )
-    metrics.set_meter_provider(provider)
+    if is_for_all:
+        metrics.set_meter_provider(provider)
     return provider

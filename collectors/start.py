@@ -3,12 +3,16 @@
 Everything comes from the environment. The program starts whatever goes wrong here; what does is said on stderr.
 """
 
+import functools
 import logging
 import os
 import sys
 
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
 from collectors import transport
-from collectors.sdk import ConfigurationError, Configured, configure
+from collectors.sdk import ConfigurationError, Configured, configure, give_way
 
 STARTED = "COSTWATCH_COLLECT_STARTED"  # one process has said what is covered; its children need not
 _OFF = ("0", "no", "false", "off")
@@ -27,7 +31,7 @@ def start() -> None:
             team=environ.get("COSTWATCH_TEAM"),
             feature=environ.get("COSTWATCH_FEATURE"),
             customer=environ.get("COSTWATCH_CUSTOMER"),
-            when_imported=True,
+            zero_code=True,
         )
     except ConfigurationError as error:
         _say(f"nothing is collected: {error}")
@@ -35,6 +39,7 @@ def start() -> None:
     except Exception as error:  # the program is worth more than its telemetry
         _say(f"nothing is collected: {type(error).__name__}: {error}")
         return
+    _let_the_application_set_its_own()
     if is_first:
         for line in describe(configured):
             _say(line)
@@ -52,6 +57,18 @@ def describe(configured: Configured) -> list[str]:
     lines += [f"does not cover {name}: {why}" for name, why in coverage.uncovered.items()]
     lines.append(f"does not cover {transport.NOT_WATCHED}: nothing reads them")
     return lines
+
+
+def _let_the_application_set_its_own() -> None:
+    """OpenTelemetry takes one provider, the first, and we were there before the application."""
+    set_first = trace.set_tracer_provider
+
+    @functools.wraps(set_first)
+    def set_tracer_provider(tracer_provider: trace.TracerProvider) -> None:
+        if not (isinstance(tracer_provider, TracerProvider) and give_way(tracer_provider)):
+            set_first(tracer_provider)
+
+    trace.set_tracer_provider = set_tracer_provider
 
 
 def _say(line: str) -> None:

@@ -196,6 +196,14 @@ def test_one_variable_is_enough_in_a_container(tmp_path: Path) -> None:
         assert [seen.request_model for seen in received.observations()] == ["here"]
 
 
+def test_an_applications_own_telemetry_stays_its_own(tmp_path: Path) -> None:
+    ran = run("with_own_telemetry.py", tmp_path)
+    assert "Overriding" not in ran.stderr
+    assert {
+        (seen.request_model, seen.service_name, seen.tags) for seen in ran.by_model().values()
+    } == {("library", "theirs", Tags("search")), ("plain", "theirs", Tags("search"))}
+
+
 def test_another_sitecustomize_still_has_its_turn(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('theirs')")
     environ = environment(tmp_path / "outbox", COSTWATCH_ENDPOINT="http://127.0.0.1:9")
