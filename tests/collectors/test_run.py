@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import pytest
 
 from collectors.observation import Observation, Provenance, Tags, Usage
-from tests.collectors.programs import COLLECT, collect, environment, script
+from tests.collectors.programs import COLLECT, SCRIPTS, collect, environment, script
 from tests.collectors.upstream import Log, providing, receiving
 
 
@@ -177,6 +178,33 @@ def test_children_modules_and_forked_workers_are_collected_and_say_nothing(tmp_p
     assert found == sorted(log.by_model())
     assert len(found) == 4
     assert ran.stderr.count("sends to") == 1
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)])
+def test_a_server_that_forks_its_workers_is_collected_to_the_last_call(
+    tmp_path: Path, preload: tuple[str, ...]
+) -> None:
+    with providing() as (provider, log), receiving() as (receiver, received):
+        environ = environment(tmp_path, PROVIDER_URL=provider, COSTWATCH_ENDPOINT=receiver)
+        environ["PYTHONPATH"] += os.pathsep + str(SCRIPTS)
+        socket = tmp_path / "web"
+        command = (
+            sys.executable, "-m", "gunicorn", "web_app:application", "--bind", f"unix:{socket}",
+            "--workers", "2", "--no-control-socket", *preload,
+        )  # fmt: skip
+        process = subprocess.Popen([*COLLECT, *command], env=environ, stderr=subprocess.PIPE)
+        while not socket.exists():
+            assert process.poll() is None
+            time.sleep(0.05)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket), retries=50)) as client:
+            for number in range(6):
+                assert client.get(f"http://web/call-{number}", timeout=30).text == "ok"
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        found = sorted(seen.request_model for seen in received.observations())
+    assert found == sorted(log.by_model())
+    assert len(found) == 6
 
 
 def test_one_variable_is_enough_in_a_container(tmp_path: Path) -> None:

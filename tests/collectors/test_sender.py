@@ -118,6 +118,7 @@ def test_processes_that_share_a_folder_send_each_body_once(tmp_path: Path) -> No
     assert sum(each.counts.sent for each in senders) == 40
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_sends_too_and_takes_no_lock_along(tmp_path: Path) -> None:
     with receiving() as (url, received):
         sends = sender(tmp_path, url)
