@@ -29,7 +29,9 @@ class Provenance(StrEnum):
     ABSENT = "absent"  # nobody said; the counts are None, which is not zero
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, nor are the next ones: Python sets a frozen object's fields through a function call each, which costs more
+# than decoding them. Nobody changes one.
+@dataclass(slots=True)
 class Usage:
     """Token counts on disjoint meters; None is unknown.
 
@@ -59,7 +61,6 @@ class Tags:
     session: str | None = None
 
 
-# Not frozen: Python sets a frozen object's fields through a function call each, which costs more than decoding them.
 @dataclass(slots=True, kw_only=True)
 class Observation:
     """One span about one call. Times are nanoseconds; ids are the raw bytes of OTLP (16 and 8)."""
@@ -109,7 +110,7 @@ class Observation:
     request_repeated: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SpanLink:
     """A span, its parent (None: a root), and the tags that it hands down."""
 

@@ -203,7 +203,9 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
         content_type = PROTOBUF
     spans = _Spans()
     try:
-        for resource_spans in _parse(wire.ExportTraceServiceRequest, body, content_type).resource_spans:
+        for resource_spans in _parse(
+            wire.ExportTraceServiceRequest, body, content_type
+        ).resource_spans:
             for scope_spans in resource_spans.scope_spans:
                 place = _Place(resource_spans.resource, scope_spans.scope)
                 for span in scope_spans.spans:

@@ -57,10 +57,3 @@ def _classes() -> dict[str, Any]:
 
 _made = _classes()
 ExportTraceServiceRequest, Span = _made["ExportTraceServiceRequest"], _made["Span"]
-
-
-def key_of(attribute: bytes) -> bytes | None:
-    """The name of an attribute, without parsing its value; None where it is not where senders put it."""
-    if len(attribute) < 2 or attribute[0] != 0x0A or attribute[1] > 0x7F:
-        return None
-    return attribute[2 : 2 + attribute[1]]

@@ -9,36 +9,26 @@ Spans of dialects with texts to look into, failed ones, and whatever else is out
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from collectors import wire
 from collectors.dialects import litellm, table
 from collectors.dialects.attributes import ROWS, Found, Row
-from collectors.dialects.recognise import is_plain, meters_of
+from collectors.dialects.recognise import COUNTS, is_plain, meters_of
 from collectors.dialects.scopes import Scope
-from collectors.dialects.values import flag, text, unquoted
+from collectors.dialects.usage import Counts
+from collectors.dialects.values import Read, flag, integer, text, unquoted
 from collectors.observation import Observation, SpanLink, Tags
 
 # A span's own values that stand in an Observation as they were read, or are its counts.
-_COUNTS = frozenset(
-    {
-        table.INPUT,
-        table.OUTPUT,
-        table.TOTAL,
-        table.CACHE_READ,
-        table.CACHE_WRITE,
-        table.REASONING,
-    }
-)
 _PEOPLE = frozenset({"customer", "user", "session"})
 _OWN = frozenset(
     {
-        *_COUNTS,
+        *COUNTS,
         *_PEOPLE,
         "response_id",
         "time_to_first_token_ns",
@@ -53,15 +43,32 @@ _OWN = frozenset(
         "prefix_repeated_tokens",
     }
 )
-_FIELDS = tuple(field.name for field in fields(Observation))
+_OF_EACH = frozenset(
+    {
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "start_unix_ns",
+        "end_unix_ns",
+        "tags",
+        "usage",
+        "provenance",
+        "contradiction",
+    }
+)
+_FIELDS = tuple(field.name for field in fields(Observation) if field.name not in _OF_EACH)
+# Protobuf: a string of under 128 bytes as field 1.
+_NAME_FIELD, _ONE_BYTE = 0x0A, 0x7F
 _MAX_COMMON_BYTES = 512
 _CACHE_LIMIT = 50_000  # what random values of common attributes can fill
 
 
-class _Sort(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Sort:
     """What is done with an attribute of a name. Neither common nor own: its span is read by itself."""
 
-    row: Row
+    meaning: str
+    read: Read
     is_common: bool
     is_own: bool
 
@@ -69,14 +76,24 @@ class _Sort(NamedTuple):
 def _sort(row: Row) -> _Sort:
     is_own = row.meaning in _OWN
     is_common = not is_own and row.meaning != table.LOCAL_ID and row.read in (flag, text, unquoted)
-    return _Sort(row, is_common, is_own)
+    return _Sort(row.meaning, row.read, is_common, is_own)
 
 
 _SORTS = {name.encode(): _sort(row) for name, row in ROWS.items()}
 
-# Attributes that were seen: a number for a common one, zero for one that nobody reads. No number is given twice, so a
-# prototype outlives what it was made from without harm.
-_seen: dict[bytes, int] = {}
+
+class _Count(NamedTuple):
+    """A count that was seen before: the same few thousand come again and again."""
+
+    meaning: str
+    value: int
+
+
+Said = TypeVar("Said", int, _Count)
+
+# Attributes that were seen: a number for a common one, zero for one that nobody reads, or what it counts. No number is
+# given twice, so a prototype outlives what it was made from without harm.
+_seen: dict[bytes, int | _Count] = {}
 _numbers = count(1)
 _prototypes: dict[tuple[Any, ...], Prototype] = {}
 
@@ -95,39 +112,43 @@ def parts_of(attributes: Iterable[bytes]) -> Parts | None:
     """
     common: list[int] = []
     own: Found = {}
+    seen, sorts = _seen.get, _SORTS.get
     for attribute in attributes:
-        number = _seen.get(attribute)
+        number = seen(attribute)
+        if isinstance(number, _Count):
+            if number.meaning in own:
+                return None  # two names for one thing: the table says which counts
+            own[number.meaning] = number.value
+            continue
         if number is None:
-            key = wire.key_of(attribute)
-            if key is None:
+            # The attribute's name, without parsing its value.
+            if len(attribute) < 2 or attribute[0] != _NAME_FIELD or attribute[1] > _ONE_BYTE:
                 return None
-            sort = _SORTS.get(key)
+            sort = sorts(attribute[2 : 2 + attribute[1]])
             if sort is not None and sort.is_own:
-                meaning, _, read, _ = sort.row
-                if meaning in own:
-                    return None  # two names for one thing: the table says which counts
-                value = read(KeyValue.FromString(attribute).value)
+                if sort.meaning in own:
+                    return None
+                value = sort.read(KeyValue.FromString(attribute).value)
                 if value is not None:
-                    own[meaning] = value
+                    own[sort.meaning] = value
+                    if sort.read is integer:
+                        _remember(attribute, _Count(sort.meaning, value))
                 continue
-            if len(attribute) > _MAX_COMMON_BYTES:
-                if sort is None:
-                    continue  # a prompt, say
+            if sort is None and len(attribute) > _MAX_COMMON_BYTES:
+                continue  # a prompt, say
+            if sort is not None and (len(attribute) > _MAX_COMMON_BYTES or not sort.is_common):
                 return None
-            if sort is not None and not sort.is_common:
-                return None
-            number = _remember(attribute, is_read=sort is not None)
+            number = _remember(attribute, 0 if sort is None else next(_numbers))
         if number:
             common.append(number)
     return Parts(tuple(common), own)
 
 
-def _remember(attribute: bytes, *, is_read: bool) -> int:
+def _remember(attribute: bytes, said: Said) -> Said:
     if len(_seen) >= _CACHE_LIMIT:
         forget()
-    number = next(_numbers) if is_read else 0
-    _seen[attribute] = number
-    return number
+    _seen[attribute] = said
+    return said
 
 
 def prototype_of(key: tuple[Any, ...]) -> Prototype | None:
@@ -165,7 +186,7 @@ class Prototype:
         self._scope = scope
         if seen is None:
             return
-        self._fields: Mapping[str, Any] = {name: getattr(seen, name) for name in _FIELDS}
+        self._fields = {name: getattr(seen, name) for name in _FIELDS}
         # Not all that is said stands: the time to the first token of an answer that came at once means nothing.
         self._stands: Sequence[str] = [
             name for name in own if name in self._fields and self._fields[name] == own[name]
@@ -186,22 +207,23 @@ class Prototype:
 
     def observation(self, link: SpanLink, end_unix_ns: int, own: Found) -> Observation:
         """What a span with these own values says."""
-        said = {name: own[name] for name in self._stands}
-        meters = meters_of({**own, "streaming": self._streaming}, self._scope)
+        meters = meters_of(
+            Counts(*map(own.get, COUNTS)), self._scope, is_stream=bool(self._streaming)
+        )
+        said = self._fields.copy()
+        for name in self._stands:
+            said[name] = own[name]
         return Observation(
-            **{
-                **self._fields,
-                **said,
-                "trace_id": link.trace_id,
-                "span_id": link.span_id,
-                "parent_span_id": link.parent_span_id,
-                "start_unix_ns": link.start_unix_ns,
-                "end_unix_ns": end_unix_ns,
-                "tags": link.tags,
-                "usage": meters.usage,
-                "provenance": meters.provenance,
-                "contradiction": meters.contradiction,
-            }
+            trace_id=link.trace_id,
+            span_id=link.span_id,
+            parent_span_id=link.parent_span_id,
+            start_unix_ns=link.start_unix_ns,
+            end_unix_ns=end_unix_ns,
+            tags=link.tags,
+            usage=meters.usage,
+            provenance=meters.provenance,
+            contradiction=meters.contradiction,
+            **said,
         )
 
 

@@ -55,6 +55,15 @@ _COMPLETE: Mapping[str, Callable[[dict[str, Any], Span], None]] = {
     "vercel": vercel.complete,
     "vllm": vllm.complete,
 }
+# In the order of Counts.
+COUNTS = (
+    table.INPUT,
+    table.OUTPUT,
+    table.TOTAL,
+    table.CACHE_READ,
+    table.CACHE_WRITE,
+    table.REASONING,
+)
 # What the table reads and an Observation has no field for.
 _WORKED_IN = frozenset(
     meaning for meaning, _, _ in table.NAMES if meaning not in Observation.__dataclass_fields__
@@ -107,7 +116,8 @@ def observe(
     otel_genai.complete(found)
     if span.status.code == Status.STATUS_CODE_ERROR and "error_type" not in found:
         found["error_type"] = _exception_type(span)
-    meters = meters_of(found, scope)
+    counts = Counts(*(found.pop(meaning, None) for meaning in COUNTS))
+    meters = meters_of(counts, scope, is_stream=bool(found.get("streaming")))
     if not _WORKED_IN.isdisjoint(found):
         for meaning in _WORKED_IN & found.keys():
             del found[meaning]
@@ -149,21 +159,13 @@ def speaker_of(span: Span, found: Found, scope: Scope) -> Scope:
     return Scope("", dialect, vantage)
 
 
-def meters_of(found: Found, scope: Scope) -> Metered:
-    """The counts of a span, taken out of what was found."""
-    counts = Counts(
-        found.pop(table.INPUT, None),
-        found.pop(table.OUTPUT, None),
-        found.pop(table.TOTAL, None),
-        found.pop(table.CACHE_READ, None),
-        found.pop(table.CACHE_WRITE, None),
-        found.pop(table.REASONING, None),
-    )
+def meters_of(counts: Counts, scope: Scope, *, is_stream: bool) -> Metered:
+    """What a span's counts mean, given who says them."""
     if counts.input is None and counts.output is None:
         return NOTHING
     meters = metered(counts, input_excludes_cache=scope.input_excludes_cache)
     reported = meters.provenance is Provenance.REPORTED
-    if reported and found.get("streaming") and _is_estimated(counts, scope):
+    if reported and is_stream and _is_estimated(counts, scope):
         return meters._replace(provenance=Provenance.ESTIMATED)
     return meters
 
