@@ -87,11 +87,11 @@ class Told:
     inherited: Sequence[Tags]  # tags of the spans around it, nearest first
 
 
-def affected(organization_id: int, kept: Kept) -> tuple[list[SpanRow], list[Told]]:
-    """New observations that nothing else has to do with, and the calls that the other new spans can change."""
+def affected(organization_id: int, kept: Kept) -> tuple[list[bytes], list[Told]]:
+    """The keys of new observations that nothing else has to do with, and the calls that other new spans can change."""
     related = _related(kept)
     alone = [
-        row
+        key
         for key, row in kept.fresh.items()
         if row.observation is not None and key not in related and not row.wraps
     ]

@@ -3,7 +3,7 @@
     take                 a decoded body, in the name of a key: all or nothing
     ├─ spans.keep        spans that were not seen before
     ├─ family.affected   the calls that they can change: their own, those below them, those around them
-    ├─ ledger.first_entry  a call that nothing else has to do with: counted as it was seen
+    ├─ ledger.draft      a call that nothing else has to do with: counted as it was seen
     └─ _corrections      each other one merged from all its observations; what changed is reversed and counted anew
 
 A call's entry is a function of the set of its observations, so order, repetition and splitting change no sum. One
@@ -55,16 +55,15 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     """
     kept, refusals = _within_retention(decoded)
     rows = spans.rows(key, kept)
+    lines, draft = spans.lines(key.organization_id, rows), ledger.draft(rows.values())
     partitions.ensure_days({datetime_of(row.begun_micros).date() for row in rows.values()})
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK, [f"{settings.OTLP_WAIT_SECONDS}s", key.organization_id])
-        new = spans.keep(key.organization_id, rows)
+        new = spans.keep(key.organization_id, rows, lines)
         refusals += capacity.count(key.organization_id, kept.device_times)
         alone, told = family.affected(key.organization_id, new)
-        entries = [ledger.first_entry(row) for row in alone] + _corrections(
-            key.organization_id, told
-        )
-        batch_id = ledger.write(key, entries) if entries else None
+        corrections = _corrections(key.organization_id, told)
+        batch_id = ledger.write(key, draft, alone, corrections)
         outcomes = _outcomes(rows, new.fresh, refusals)
         count_outcomes(key, outcomes)
     return Taken(outcomes, refusals, batch_id)

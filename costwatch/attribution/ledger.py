@@ -1,6 +1,6 @@
 """Rows of Entry: what one call used, signed, and what that adds to the hours.
 
-    first_entry   a call that was seen once and has to do with nothing else
+    draft         what a body's calls come to if nothing else has to do with them: nearly always so
     state_of      what merge.py made of several observations
     in_force      what the ledger holds of calls
     write         a batch of rows, with their sums
@@ -12,7 +12,7 @@ one small row per batch: adding them costs nothing per call, and audit.py has ro
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
@@ -60,6 +60,7 @@ _COPY = (
 
 Place = tuple[bytes, int]  # a call's id and its beginning in microseconds
 State = tuple[Any, ...]
+Sums = dict[str, list[list[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,27 @@ class InForce:
 NEVER = InForce(0, None)
 
 
-def first_entry(row: SpanRow) -> LedgerRow:
-    """What merge makes of a single observation with nothing around it, in fewer steps: nearly all calls are that."""
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Rows and sums of calls as if each were seen once, made before anybody has to wait for it. By span key."""
+
+    rows: Mapping[bytes, LedgerRow]
+    lines: Mapping[bytes, str]
+    sums: Sums
+
+
+def draft(rows: Iterable[SpanRow]) -> Draft:
+    entries = {
+        row.span_key: _first_entry(row)
+        for row in rows
+        if row.observation is not None and not row.wraps
+    }
+    lines = {key: _line(row) for key, row in entries.items()}
+    return Draft(entries, lines, _sums(entries.values()))
+
+
+def _first_entry(row: SpanRow) -> LedgerRow:
+    """What merge makes of a single observation with nothing around it, in fewer steps."""
     seen, known = row.observation, row.known
     assert seen is not None
     assert known is not None
@@ -147,9 +167,17 @@ def _last_of(rows: Sequence[State]) -> InForce:
     return InForce(revision, None if taken_back is not None else last[1])
 
 
-def write(key: IngestKey, rows: Sequence[LedgerRow]) -> int:
-    """Write rows and their sums as one batch, and return its id. There is at least one row."""
-    signed = [row.signed() for row in rows]
+def write(
+    key: IngestKey, made: Draft, alone: Sequence[bytes], corrections: Sequence[LedgerRow]
+) -> int | None:
+    """Write these rows of a draft, and others, as one batch, and return its id; None where there are none.
+
+    alone   span keys.
+    """
+    rows = [made.rows[span_key] for span_key in alone] + list(corrections)
+    if not rows:
+        return None
+    as_drafted = not corrections and len(alone) == len(made.rows)
     begun = [row.place[1] for row in rows]
     batch = Batch.objects.create(
         organization_id=key.organization_id,
@@ -157,23 +185,27 @@ def write(key: IngestKey, rows: Sequence[LedgerRow]) -> int:
         entries=len(rows),
         first_started_at=datetime_of(min(begun)),
         last_started_at=datetime_of(max(begun)),
-        sums=_sums(zip(rows, signed, strict=True)),
+        sums=made.sums if as_drafted else _sums(rows),
     )
-    owner = f"{key.organization_id}\t{batch.pk}"
-    lines = (
-        f"{owner}\t{row.place[0].hex()}\t{moment(row.place[1])}\t{line(row.revision, row.sign, *state)}"
-        for row, state in zip(rows, signed, strict=True)
-    )
+    owner = f"{key.organization_id}\t{batch.pk}\t"
+    lines = [made.lines[span_key] for span_key in alone] + [_line(row) for row in corrections]
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write("".join(lines))
+        copy.write("".join(owner + line for line in lines))
     return batch.pk
 
 
-def _sums(rows: Iterable[tuple[LedgerRow, State]]) -> dict[str, list[list[Any]]]:
+def _line(row: LedgerRow) -> str:
+    """The row for COPY, from its place on."""
+    call, begun_micros = row.place
+    return f"{call.hex()}\t{moment(begun_micros)}\t{line(row.revision, row.sign, *row.signed())}"
+
+
+def _sums(rows: Iterable[LedgerRow]) -> Sums:
     """What these rows add to each hour, source and offering, as rollups.py reads it."""
     usage: dict[tuple[int, int, int], list[State]] = defaultdict(list)
     latency: Counter[tuple[int, int, int, str, int]] = Counter()
-    for row, state in rows:
+    for row in rows:
+        state = row.signed()
         about = (row.place[1] // _HOUR_MICROS, state[0], state[1])
         usage[about].append((row.sign, *state[2:_AFTER_QUANTITIES]))
         for measure, ns in zip(_MEASURES, state[_AFTER_QUANTITIES:], strict=True):

@@ -147,7 +147,14 @@ def _link_row(link: SpanLink) -> SpanRow:
     return SpanRow(own, above, link.start_unix_ns // 1000, tags=link.tags)
 
 
-def keep(organization_id: int, found: Mapping[bytes, SpanRow]) -> Kept:
+def lines(organization_id: int, found: Mapping[bytes, SpanRow]) -> dict[bytes, str]:
+    """The rows for COPY, made before anybody has to wait for it."""
+    return {key: _line(organization_id, row) for key, row in found.items()}
+
+
+def keep(
+    organization_id: int, found: Mapping[bytes, SpanRow], as_lines: Mapping[bytes, str]
+) -> Kept:
     """Write the rows that were not kept before."""
     if not found:
         return Kept({}, (), (), ())
@@ -162,7 +169,7 @@ def keep(organization_id: int, found: Mapping[bytes, SpanRow]) -> Kept:
         connection.cursor() as cursor,
         cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
     ):
-        copy.write("".join(_line(organization_id, row) for row in fresh.values()))
+        copy.write("".join(as_lines[key] for key in fresh))
     return Kept(fresh, related["above"] | related["seen"], related["below"], related["same"])
 
 
