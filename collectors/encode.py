@@ -9,8 +9,10 @@ Field numbers: opentelemetry/proto/trace/v1/trace.proto and common/v1/common.pro
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
@@ -19,15 +21,75 @@ from opentelemetry.trace import StatusCode
 
 _PLAIN = frozenset({str, bool, int, float})
 _HAS_IS_REMOTE, _IS_REMOTE = 0x100, 0x200  # SpanFlags
+_MOST_PLACES = 256
+_places: "dict[tuple[int, int], Place]" = {}
 _STATUS = {StatusCode.UNSET: 0, StatusCode.OK: 1, StatusCode.ERROR: 2}
 
 
-def encode(spans: Sequence[ReadableSpan]) -> bytes:
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """Where in a request spans of one resource and one scope stand. Keeps both, for it is found by their identity."""
+
+    said_by: tuple[object, object]
+    resource: bytes
+    scope: bytes
+
+
+class Piece(NamedTuple):
+    """One span, encoded: in its place, or, without one, a request of its own."""
+
+    place: Place | None
+    span: bytes
+
+
+def encode(spans: Iterable[ReadableSpan]) -> bytes:
     """An ExportTraceServiceRequest that says of these spans what OpenTelemetry's own encoder says."""
-    others = [span for span in spans if not _is_simple(span)]
-    simple = [span for span in spans if _is_simple(span)] if others else spans
-    body = b"".join(_field(1, _resource_spans(group)) for group in _groups(simple))
-    return body + encode_spans(others).SerializeToString() if others else body
+    return join([encode_span(span) for span in spans])
+
+
+def encode_span(span: ReadableSpan) -> Piece:
+    """One span; what is made of it is bytes, so the span itself need not be kept until it is sent."""
+    if not _is_simple(span):
+        return Piece(None, encode_spans([span]).SerializeToString())
+    return Piece(_place_of(span), _field(2, _span(span)))
+
+
+def join(pieces: Iterable[Piece]) -> bytes:
+    """An ExportTraceServiceRequest of these spans; those of one place stand together, in their order."""
+    groups: dict[Place, list[bytes]] = {}
+    whole = []
+    for place, span in pieces:
+        if place is None:
+            whole.append(span)
+        else:
+            groups.setdefault(place, []).append(span)
+    for place, spans in groups.items():
+        of_scope = _field(2, place.scope + b"".join(spans))
+        whole.append(_field(1, place.resource + of_scope))
+    return b"".join(whole)
+
+
+def _place_of(span: ReadableSpan) -> Place:
+    key = id(span.resource), id(span.instrumentation_scope)
+    place = _places.get(key)
+    if place is None:
+        if len(_places) >= _MOST_PLACES:
+            _places.clear()
+        place = _places[key] = _new_place(span)
+    return place
+
+
+def _new_place(span: ReadableSpan) -> Place:
+    """OpenTelemetry's encoding of a span, without the span."""
+    [of_resource] = encode_spans([span]).resource_spans
+    [of_scope] = of_resource.scope_spans
+    scope = ScopeSpans(scope=of_scope.scope, schema_url=of_scope.schema_url)
+    resource = ResourceSpans(resource=of_resource.resource, schema_url=of_resource.schema_url)
+    return Place(
+        (span.resource, span.instrumentation_scope),
+        resource.SerializeToString(),
+        scope.SerializeToString(),
+    )
 
 
 def _is_simple(span: ReadableSpan) -> bool:
@@ -42,24 +104,6 @@ def _is_plain(value: object) -> bool:
     if type(value) is tuple:
         return all(type(each) is str for each in value)
     return type(value) in _PLAIN
-
-
-def _groups(spans: Iterable[ReadableSpan]) -> Iterable[list[ReadableSpan]]:
-    """Spans of one resource and one scope, together, in their order."""
-    groups: dict[tuple[int, int], list[ReadableSpan]] = {}
-    for span in spans:
-        groups.setdefault((id(span.resource), id(span.instrumentation_scope)), []).append(span)
-    return groups.values()
-
-
-def _resource_spans(spans: list[ReadableSpan]) -> bytes:
-    """OpenTelemetry's encoding of the first one, with all the spans in the place of the one."""
-    [of_resource] = encode_spans(spans[:1]).resource_spans
-    [of_scope] = of_resource.scope_spans
-    scope = ScopeSpans(scope=of_scope.scope, schema_url=of_scope.schema_url)
-    resource = ResourceSpans(resource=of_resource.resource, schema_url=of_resource.schema_url)
-    encoded = b"".join(_field(2, _span(span)) for span in spans)
-    return resource.SerializeToString() + _field(2, scope.SerializeToString() + encoded)
 
 
 def _span(span: ReadableSpan) -> bytes:

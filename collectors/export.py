@@ -1,35 +1,13 @@
-"""OpenTelemetry's exporters to an outbox: what they are given is on disk when they return, and sent by the sender."""
+"""OpenTelemetry's exporter of metrics, to an outbox: what it is given is on disk when it returns, and sent later."""
 
 import gzip
-from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from collectors.encode import encode
 from collectors.sender import Sender
 
 _COMPRESSION = 1  # fast; attributes repeat so much that more gains little
-
-
-class SpansToOutbox(SpanExporter):
-    """Keeps spans for the sender. FAILURE where they had to be dropped."""
-
-    def __init__(self, sender: Sender) -> None:
-        self._sender = sender
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        body = encode(spans)
-        is_kept = self._sender.keep("traces", gzip.compress(body, _COMPRESSION), len(spans))
-        return SpanExportResult.SUCCESS if is_kept else SpanExportResult.FAILURE
-
-    def shutdown(self) -> None:
-        self._sender.leave()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return True
 
 
 class MetricsToOutbox(MetricExporter):

@@ -7,7 +7,7 @@ tokens before the ones that do not, OpenTelemetry's own before others.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import (
     EntryPoint,
@@ -125,11 +125,16 @@ class Coverage:
 
 
 def switch_on(
-    tracer_provider: TracerProvider, meter_provider: MeterProvider, *, lazily: bool = False
+    tracer_provider: TracerProvider,
+    meter_provider: MeterProvider,
+    *,
+    lazily: bool = False,
+    wake: Callable[[], None] | None = None,
 ) -> Coverage:
     """Switch on one instrumentation for each client library that is installed, and the one for threads.
 
     lazily   each as soon as its library is imported, so that a process that never does pays nothing for it
+    wake     wakes somebody who calls transport.drain()
     """
     for name, value in _NO_CONTENT.items():
         os.environ.setdefault(name, value)
@@ -155,10 +160,10 @@ def switch_on(
             uncovered[library] = wrong
         else:
             covered[library] = _distribution(point)
-    return Coverage(covered, uncovered, transport.switch_on(tracer_provider))
+    return Coverage(covered, uncovered, transport.switch_on(tracer_provider, wake=wake))
 
 
-def switch_over(tracer_provider: TracerProvider) -> None:
+def switch_over(tracer_provider: TracerProvider, *, wake: Callable[[], None] | None = None) -> None:
     """Have all that is switched on, and will be, make its spans with this provider."""
     _providers[0] = tracer_provider
     points, _switched_on[:] = list(_switched_on), []
@@ -166,7 +171,7 @@ def switch_over(tracer_provider: TracerProvider) -> None:
         point.load()().uninstrument()
         if wrong := _instrument(point):
             logger.warning("costwatch lost an instrumentation on the way: %s", wrong)
-    transport.switch_on(tracer_provider)
+    transport.switch_on(tracer_provider, wake=wake)
 
 
 def _without(library: str, module: str, covered: dict[str, str], uncovered: dict[str, str]) -> None:

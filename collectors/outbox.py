@@ -81,11 +81,17 @@ class Outbox:
                 )
             except OSError as error:
                 why = str(error)
-            self.dropped_items += items
-        logger.warning(
-            "costwatch dropped %d %s: %s; %d dropped since the start", items, kind, why, self.dropped_items
-        )  # fmt: skip
+        self.drop(kind, items, why)
         return False
+
+    def drop(self, kind: str, items: int, why: str) -> None:
+        """Count what could not be kept, and say so."""
+        with self._writing:
+            self.dropped_items += items
+            dropped = self.dropped_items
+        logger.warning(
+            "costwatch dropped %d %s: %s; %d dropped since the start", items, kind, why, dropped
+        )
 
     def _write(self, kind: str, body: bytes, items: int) -> None:
         name = f"{time.time_ns():020d}-{os.getpid()}-{next(self._numbers)}-{items}.{kind}"

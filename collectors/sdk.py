@@ -4,7 +4,7 @@ import atexit
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -15,14 +15,15 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.util.re import parse_env_headers
 
-from collectors import instrumentations, semconv
+from collectors import instrumentations, semconv, transport
+from collectors.batches import KeepSpans
 from collectors.context import TagSpans, tag_attributes
-from collectors.export import MetricsToOutbox, SpansToOutbox
+from collectors.export import MetricsToOutbox
 from collectors.instrumentations import Coverage
 from collectors.outbox import DEFAULT_LIMIT_BYTES, open_outbox
 from collectors.sender import Sender
@@ -30,7 +31,6 @@ from collectors.workers import at_workers_exit
 
 logger = logging.getLogger(__name__)
 
-_SPANS_IN_MEMORY_MS = 500
 
 _lock = Lock()
 _configured: "Configured | None" = None
@@ -112,9 +112,12 @@ def configure(
         tags = tag_attributes(team=team, feature=feature, customer=customer)
         resource = _resource(tags, service_name, environment, resource_attributes or {})
         sender = _sender(target)
-        tracers = _tracer_provider(target, resource, tags, sender)
+        spans = _batches(target, sender)
+        tracers = _tracer_provider(resource, tags, spans)
         meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
-        coverage = instrumentations.switch_on(tracers, meters, lazily=zero_code)
+        coverage = instrumentations.switch_on(
+            tracers, meters, lazily=zero_code, wake=_wake_of(spans)
+        )
         _configured = Configured(target, coverage, tracers, meters, sender, tags)
         if sender is not None:
             at_workers_exit(sender, _configured.shutdown)
@@ -133,10 +136,11 @@ def give_way(provider: TracerProvider) -> bool:
         ours = _configured
         if ours is None or trace.get_tracer_provider() is not ours.tracer_provider:
             return False
-        _add_to(provider, ours.tags, ours.target, ours.sender)
+        spans = _batches(ours.target, ours.sender)
+        _add_to(provider, ours.tags, spans)
         # OpenTelemetry lets nobody set it twice. An application that sets it once must not be told that it is the second.
         trace._TRACER_PROVIDER = provider
-        instrumentations.switch_over(provider)
+        instrumentations.switch_over(provider, wake=_wake_of(spans))
         _configured = replace(ours, tracer_provider=provider)
     ours.tracer_provider.force_flush()
     return True
@@ -227,7 +231,7 @@ def _limit_bytes() -> int:
 
 
 def _tracer_provider(
-    target: Target, resource: Resource, tags: Mapping[str, str], sender: Sender | None
+    resource: Resource, tags: Mapping[str, str], spans: SpanProcessor
 ) -> TracerProvider:
     """The application's own provider, or a new one, with our two processors."""
     provider = trace.get_tracer_provider()
@@ -237,29 +241,27 @@ def _tracer_provider(
         sampler = None if "OTEL_TRACES_SAMPLER" in os.environ else ALWAYS_ON
         provider = TracerProvider(resource=resource, sampler=sampler)
         trace.set_tracer_provider(provider)
-    _add_to(provider, {} if is_new else tags, target, sender)  # else the resource has them
+    _add_to(provider, {} if is_new else tags, spans)  # else the resource has them
     return provider
 
 
-def _add_to(
-    provider: TracerProvider, tags: Mapping[str, str], target: Target, sender: Sender | None
-) -> None:
+def _add_to(provider: TracerProvider, tags: Mapping[str, str], spans: SpanProcessor) -> None:
     provider.add_span_processor(TagSpans(tags))
-    provider.add_span_processor(_batches(target, sender))
+    provider.add_span_processor(spans)
 
 
-def _batches(target: Target, sender: Sender | None) -> BatchSpanProcessor:
-    if sender is None:
-        return BatchSpanProcessor(
-            OTLPSpanExporter(
-                target.traces_url,
-                headers=dict(target.headers) or None,
-                compression=Compression.Gzip,
-            )
+def _wake_of(spans: SpanProcessor) -> Callable[[], None] | None:
+    return spans.wake if isinstance(spans, KeepSpans) else None
+
+
+def _batches(target: Target, sender: Sender | None) -> SpanProcessor:
+    if sender is not None:
+        return KeepSpans(sender, before=transport.drain)
+    return BatchSpanProcessor(
+        OTLPSpanExporter(
+            target.traces_url, headers=dict(target.headers) or None, compression=Compression.Gzip
         )
-    # Until they are on disk, spans are lost with the process; a process may be killed at any time.
-    delay_ms = None if "OTEL_BSP_SCHEDULE_DELAY" in os.environ else _SPANS_IN_MEMORY_MS
-    return BatchSpanProcessor(SpansToOutbox(sender), schedule_delay_millis=delay_ms)
+    )
 
 
 def _meter_provider(

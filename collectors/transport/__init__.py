@@ -10,7 +10,7 @@ httpx_clients, urllib3_pools, aiohttp_sessions    where it passes
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from collectors.imports import when_imported
 from collectors.transport import call
+from collectors.transport.call import drain
 from collectors.transport.live import SCOPE, RememberLive
 
 # A client's module → ours.
@@ -30,13 +31,20 @@ CLIENTS: Mapping[str, str] = {
 }
 NOT_WATCHED = "urllib.request, http.client, gRPC"
 
+__all__ = ["CLIENTS", "NOT_WATCHED", "drain", "switch_on"]
+
 _watched: set[str] = set()
 
 
-def switch_on(tracer_provider: TracerProvider) -> dict[str, str]:
-    """Make spans of the calls that pass the installed HTTP clients, from their import on. Returns their versions."""
+def switch_on(
+    tracer_provider: TracerProvider, *, wake: Callable[[], None] | None = None
+) -> dict[str, str]:
+    """Make spans of the calls that pass the installed HTTP clients, from their import on. Returns their versions.
+
+    wake   wakes somebody who calls drain(), which then makes the spans, and does so now and then
+    """
     tracer_provider.add_span_processor(RememberLive())
-    call.use_tracer(tracer_provider.get_tracer(SCOPE))
+    call.use_tracer(tracer_provider.get_tracer(SCOPE), wake=wake)
     installed = _installed()
     for client in installed:
         if client not in _watched:

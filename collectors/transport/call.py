@@ -1,21 +1,27 @@
 """One call that passes the transport: a span that starts with the request and ends with the last byte of the answer.
 
+While it passes, it is only kept: its context, its times, its request, and the ends of its answer. It is read, and made a
+span, when drain() is called from a thread of ours, many at once, which costs a fraction of doing it in between.
+
 Whatever goes wrong here stays here: a call that cannot be read costs the application nothing but its telemetry.
 """
 
 import functools
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any, ParamSpec
-from urllib.parse import urlsplit
+from typing import ParamSpec
+from urllib.parse import SplitResult, urlsplit
 
+from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from collectors import semconv
 from collectors.transport.answers import Answer, Attributes, read_answer
-from collectors.transport.asked import read_request
+from collectors.transport.asked import Asked, read_request
 from collectors.transport.excerpt import Excerpt
 from collectors.transport.live import Live, watched_calls
 from collectors.transport.routes import Protocol, Route, find_route, provider_of
@@ -28,13 +34,32 @@ _SERVICE_TIER = {
     Protocol.ANTHROPIC: "anthropic.response.service_tier",
     Protocol.GOOGLE: "gen_ai.response.service_tier",
 }
+_MANY_WAITING = 64  # not to wait for the next turn with
+_MOST_WAITING = 1024  # each keeps up to 80 KiB of its answer; others are read where they end
+
 _tracer: Tracer | None = None
+_wake: Callable[[], None] | None = None
+_over: "deque[Call]" = deque()
+os.register_at_fork(after_in_child=_over.clear)  # the parent's
 
 
-def use_tracer(tracer: Tracer | None) -> None:
-    """Where the calls go from here on; None: nowhere."""
-    global _tracer
-    _tracer = tracer
+def use_tracer(tracer: Tracer | None, *, wake: Callable[[], None] | None = None) -> None:
+    """Where the calls go from here on; None: nowhere.
+
+    wake   wakes somebody who calls drain(), and does so now and then; without one, each call is read where it ends
+    """
+    global _tracer, _wake
+    _tracer, _wake = tracer, wake
+
+
+def drain() -> None:
+    """Make spans of the calls that have ended. Never raises."""
+    while _over:
+        try:
+            call = _over.popleft()
+        except IndexError:  # another thread was faster
+            return
+        call.emit()
 
 
 def _quietly(does: Callable[_P, None]) -> Callable[_P, None]:
@@ -73,24 +98,31 @@ class Watch:
 class Call(Watch):
     """A call that is nobody else's: it becomes a span."""
 
-    __slots__ = ("_excerpt", "_first_chunk_ns", "_is_over", "_route", "_span", "_started_ns", "_status", "_streaming")  # fmt: skip
+    __slots__ = (
+        "_body", "_context", "_ended_unix_ns", "_error_type", "_excerpt", "_first_chunk_unix_ns", "_has_ended",
+        "_is_over", "_route", "_started_unix_ns", "_status", "_tracer", "_url",
+    )  # fmt: skip
 
-    def __init__(self, span: Span, route: Route, streaming: bool | None) -> None:
-        self._span = span
+    def __init__(self, tracer: Tracer, route: Route, url: SplitResult, body: object) -> None:
+        self._tracer = tracer
         self._route = route
-        self._streaming = streaming
-        self._started_ns = time.perf_counter_ns()
-        self._first_chunk_ns = 0
+        self._url = url
+        # What the application may still change is read now.
+        self._body = body if isinstance(body, bytes | str) else read_request(body)
+        self._context = get_current()
+        self._started_unix_ns = time.time_ns()
+        self._ended_unix_ns = 0
+        self._first_chunk_unix_ns = 0
         self._status = 0
+        self._error_type = ""
         self._excerpt: Excerpt | None = None
+        self._has_ended = False
         self._is_over = False
 
     def answered(self, status: int) -> None:
         self._status = status
         if 300 <= status < 400:
-            self._is_over = (
-                True  # where it leads to is the call; a span without an end is never sent
-            )
+            self._is_over = True  # where it leads to is the call
 
     @_quietly
     def expect(self, content_encoding: str) -> None:
@@ -98,8 +130,8 @@ class Call(Watch):
             self._excerpt = Excerpt(content_encoding)
 
     def chunk(self, data: bytes) -> None:
-        if self._first_chunk_ns == 0 and data:
-            self._first_chunk_ns = time.perf_counter_ns()
+        if self._first_chunk_unix_ns == 0 and data:
+            self._first_chunk_unix_ns = time.time_ns()
         if self._excerpt is not None:
             try:
                 self._excerpt.feed(data)
@@ -123,21 +155,60 @@ class Call(Watch):
         if self._is_over:
             return
         self._is_over = True
+        self._ended_unix_ns = time.time_ns()
+        self._has_ended = has_ended
+        self._error_type = error_type
+        waiting = len(_over)
+        if _wake is None or waiting >= _MOST_WAITING:
+            self.emit()
+            return
+        _over.append(self)
+        if waiting == _MANY_WAITING:
+            _wake()
+
+    @_quietly
+    def emit(self) -> None:
+        """Read what was kept, and make a span of it."""
+        asked = self._body if isinstance(self._body, Asked) else read_request(self._body)
+        model = self._route.model or asked.model
+        if self._route.is_ambiguous and not model:
+            return
+        said = self._asked_attributes(asked, model)
         answer = Answer()
         if self._excerpt is not None:
             answer = read_answer(self._excerpt, self._route.protocol)
-        if self._status >= 400:
-            error_type = error_type or str(self._status)
-        error_type = error_type or answer.error_type
-        is_whole = answer.is_last or (has_ended and not answer.error_type)
-        self._span.set_attributes(self._said(answer, is_whole=is_whole))
-        if error_type:
-            self._span.set_attribute(semconv.ERROR_TYPE, error_type)
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
-        self._excerpt = None
+        said.update(self._answer_attributes(answer))
+        if said.get(semconv.REQUEST_STREAM) and self._first_chunk_unix_ns:
+            waited_ns = self._first_chunk_unix_ns - self._started_unix_ns
+            said[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = max(0, waited_ns) / 1e9
+        span = self._tracer.start_span(
+            f"{self._route.operation} {model}".rstrip(),
+            self._context,
+            SpanKind.CLIENT,
+            said,
+            start_time=self._started_unix_ns,
+        )
+        if semconv.ERROR_TYPE in said:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(max(self._ended_unix_ns, self._started_unix_ns))
 
-    def _said(self, answer: Answer, *, is_whole: bool) -> Attributes:
+    def _asked_attributes(self, asked: Asked, model: str) -> Attributes:
+        route, url = self._route, self._url
+        host = url.hostname or ""
+        said: Attributes = {
+            semconv.OPERATION_NAME: route.operation,
+            semconv.PROVIDER_NAME: provider_of(host, route.protocol),
+            semconv.SERVER_ADDRESS: host,
+            semconv.SERVER_PORT: url.port or (80 if url.scheme == "http" else 443),
+        }
+        if model:
+            said[semconv.REQUEST_MODEL] = model
+        streaming = asked.streaming if route.streaming is None else route.streaming
+        if streaming is not None:
+            said[semconv.REQUEST_STREAM] = streaming
+        return said
+
+    def _answer_attributes(self, answer: Answer) -> Attributes:
         said: Attributes = {}
         if answer.response_id:
             said[semconv.RESPONSE_ID] = answer.response_id
@@ -145,12 +216,12 @@ class Call(Watch):
             said[semconv.RESPONSE_MODEL] = answer.model
         if answer.service_tier:
             said[_SERVICE_TIER[self._route.protocol]] = answer.service_tier
-        if self._streaming and self._first_chunk_ns:
-            waited_ns = self._first_chunk_ns - self._started_ns
-            said[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = waited_ns / 1e9
-        if is_whole:
+        if answer.is_last or (self._has_ended and not answer.error_type):
             # What a stream said before it was left is not what the provider counted in the end.
             said.update(answer.usage)
+        error_type = self._error_type or (str(self._status) if self._status >= 400 else "")
+        if error_type or answer.error_type:
+            said[semconv.ERROR_TYPE] = error_type or answer.error_type
         return said
 
     def __del__(self) -> None:
@@ -193,22 +264,4 @@ def _begin(tracer: Tracer, method: str, url: str, body: Callable[[], object]) ->
     watched = watched_calls()
     if watched:
         return Watched(watched)
-    asked = read_request(body())
-    model = route.model or asked.model
-    if route.is_ambiguous and not model:
-        return None
-    streaming = asked.streaming if route.streaming is None else route.streaming
-    host = parts.hostname or ""
-    attributes: dict[str, Any] = {
-        semconv.OPERATION_NAME: route.operation,
-        semconv.PROVIDER_NAME: provider_of(host, route.protocol),
-        semconv.SERVER_ADDRESS: host,
-        semconv.SERVER_PORT: parts.port or (80 if parts.scheme == "http" else 443),
-    }
-    if model:
-        attributes[semconv.REQUEST_MODEL] = model
-    if streaming is not None:
-        attributes[semconv.REQUEST_STREAM] = streaming
-    name = f"{route.operation} {model}".rstrip()
-    span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-    return Call(span, route, streaming)
+    return Call(tracer, route, parts, body())

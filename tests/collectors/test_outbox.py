@@ -91,18 +91,22 @@ def test_one_sends_at_a_time_and_a_dead_sender_leaves_no_lock(tmp_path: Path) ->
 def test_a_child_forked_while_sending_does_not_hold_the_lock(tmp_path: Path) -> None:
     outbox, other = Outbox(tmp_path), Outbox(tmp_path)
     reading, writing = os.pipe()
+    has_forgotten, forgets = os.pipe()
     with outbox.sending():
         pid = os.fork()
         if not pid:
             os.close(writing)
             outbox.forget_lock()
+            os.write(forgets, b".")
             os.read(reading, 1)  # until the parent is done
             os._exit(0)
+        os.read(has_forgotten, 1)
     with other.sending() as is_ours:
         assert is_ours
     os.close(writing)
     assert os.waitpid(pid, 0)[1] == 0
-    os.close(reading)
+    for handle in (reading, has_forgotten, forgets):
+        os.close(handle)
 
 
 def test_a_pause_is_shared_and_ends(tmp_path: Path) -> None:
