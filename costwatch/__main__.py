@@ -10,9 +10,10 @@ def main() -> None:
         from costwatch.embedded.up import main as up
 
         sys.exit(up(sys.argv[2:]))
+    from costwatch import env
     from costwatch.embedded.here import use_stack_of
 
-    use_stack_of(Path(os.environ.get("COSTWATCH_DATA", ".data")))
+    use_stack_of(Path(env.text("COSTWATCH_DATA", ".data")))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "costwatch.settings")
     from django.core.management import execute_from_command_line
     from django.db import OperationalError

@@ -1,8 +1,11 @@
 """Settings from the environment: NAME, or NAME_FILE for a secret that is mounted as a file."""
 
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -45,11 +48,11 @@ def words(name: str, default: str = "") -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 
 
-def postgres(name: str, default: str) -> dict[str, object]:
+def postgres(name: str, default: str) -> dict[str, Any]:
     """Django's DATABASES entry for a URL such as postgresql://user:password@host:5432/name?sslmode=require."""
     url = text(name, default)
     parts = urlsplit(url)
-    if parts.scheme not in {"postgres", "postgresql"} or not parts.path.strip("/"):
+    if parts.scheme not in {"postgres", "postgresql", "pgmq"} or not parts.path.strip("/"):
         raise ImproperlyConfigured(
             f"{name}: expected postgresql://user:password@host:5432/database, found scheme {parts.scheme!r}"
         )
@@ -62,6 +65,40 @@ def postgres(name: str, default: str) -> dict[str, object]:
         "PORT": str(parts.port or ""),
         "OPTIONS": dict(parse_qsl(parts.query)),
     }
+
+
+# What libpq takes from a URL's query, and from which variables where nobody can give it one.
+_LIBPQ_VARIABLES = {
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "options": "PGOPTIONS",
+}
+
+
+def broker_in(database: Mapping[str, Any]) -> str:
+    """The URL of Celery's queues in a database of Django's settings.
+
+    Kombu's pgmq writes user and password into libpq's text as they come, so they come quoted; it knows nothing of
+    the URL's other parameters, which reach libpq through its own variables.
+    """
+    for option, value in database["OPTIONS"].items():
+        if option in _LIBPQ_VARIABLES:
+            os.environ.setdefault(_LIBPQ_VARIABLES[option], str(value))
+    user, password = (quote(_libpq(database[part]), safe="") for part in ("USER", "PASSWORD"))
+    host = database["HOST"] or "localhost"
+    host = f"[{host}]" if ":" in host else host
+    return f"pgmq://{user}:{password}@{host}:{database['PORT'] or 5432}/{quote(database['NAME'])}"
+
+
+def _libpq(value: str) -> str:
+    if not value or re.fullmatch(r"[\w.@:/+!*-]+", value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def email(name: str) -> dict[str, object]:

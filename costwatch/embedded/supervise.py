@@ -74,6 +74,7 @@ class Supervisor:
         self._run = data / "run"
         for folder in (self._log, self._run):
             folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)  # logs name customers, and say what went wrong
         # A socket's path may be 107 characters long at most, a data folder's is anybody's guess.
         self._sockets = tempfile.TemporaryDirectory(prefix="costwatch-")
         self._socket = str(Path(self._sockets.name) / "supervisor")

@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from costwatch import env
 from costwatch.embedded import postgres, stack
-from costwatch.embedded.stack import MODEL_NAME, Options, Secrets
+from costwatch.embedded.stack import Options, Secrets, model_name
 from costwatch.embedded.supervise import Supervisor
 
 EMAIL = "admin@localhost"
@@ -83,7 +83,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 def _up(options: Options) -> int:
     begun = time.monotonic()
-    options.data.mkdir(parents=True, exist_ok=True)
+    options.data.mkdir(parents=True, exist_ok=True)  # Postgres' own user passes through it
     lock = _lock(options.data)
     _check_ports(options)
     kept = Secrets.load(options.data)
@@ -152,7 +152,7 @@ def _say(begun: float, what: str) -> None:
 
 def _wait_until_ready(supervisor: Supervisor, options: Options, begun: float) -> None:
     doors: dict[str, Callable[[], bool]] = {
-        "web": lambda: _answers(f"http://127.0.0.1:{options.port}/login/"),
+        "web": lambda: _answers(f"http://127.0.0.1:{options.port}/health"),
         "receiver": lambda: _listens(options.otlp_port),
     }
     if options.runtime:
@@ -212,7 +212,7 @@ def _show(options: Options, kept: Secrets) -> None:
         print("\n  Try it:\n")
         print(
             f"  curl {options.runtime_url}/v1/chat/completions -H 'Content-Type: application/json' "
-            f"""-d '{{"model": "{MODEL_NAME}", "messages": [{{"role": "user", """
+            f"""-d '{{"model": "{model_name()}", "messages": [{{"role": "user", """
             """"content": "What is the capital of France?"}], "max_tokens": 40, "temperature": 0}'"""
         )
     print("\n  Ctrl-C stops everything.\n", flush=True)

@@ -190,3 +190,17 @@ def test_the_broker_is_installed_once(folder: Path) -> None:
         postgres.install_pgmq(url)
         with psycopg.connect(url) as db:
             assert db.execute("SELECT count(*) FROM pgmq.q_orders").fetchone() == (1,)
+
+
+def test_the_broker_of_a_database_is_made_by_a_command_that_may_run_again(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with postgres.running(tmp_path / "cluster", durable=False) as url:
+        environment = {**os.environ, "DATABASE_URL": url}
+        environment.pop("CELERY_BROKER_URL", None)
+        for _ in range(2):
+            subprocess.run(
+                [sys.executable, "-m", "costwatch", "install_broker"], env=environment, check=True
+            )
+        with psycopg.connect(url) as db:
+            found = db.execute("SELECT to_regnamespace('pgmq') IS NOT NULL").fetchone()
+    assert found == (True,)

@@ -3,13 +3,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from costwatch.accounts.models import Membership, Organization, User
 from costwatch.embedded.demo import make_demo, register_key
-from costwatch.embedded.postgres import install_pgmq
 from costwatch.embedded.up import BARE_ORGANIZATION, DEMO_ORGANIZATION, EMAIL
 
 
@@ -28,8 +26,7 @@ class Command(BaseCommand):
             raise CommandError("this is a part of `costwatch up`, which says where its secrets are")
         secrets = json.loads(Path(file).read_text())
         call_command("migrate", verbosity=0)
-        if settings.CELERY_BROKER_URL.startswith("pgmq://"):
-            install_pgmq(settings.CELERY_BROKER_URL.replace("pgmq://", "postgresql://", 1))
+        call_command("install_broker", verbosity=0)
         call_command("import_catalogue", verbosity=0)
         name = DEMO_ORGANIZATION if options["demo"] else BARE_ORGANIZATION
         organization, _ = Organization.objects.get_or_create(name=name)
