@@ -196,6 +196,7 @@ def _demo(options: Options, kept: Secrets) -> Program:
         "demo",
         _python("costwatch.embedded.demo_traffic", f"{options.runtime_url}/v1"),
         {"COSTWATCH_ENDPOINT": options.otlp_url, "COSTWATCH_KEY": kept.demo_key}
+        | {"COSTWATCH_OUTBOX": str(options.data / "outbox")}
         | {"OTEL_BSP_SCHEDULE_DELAY": "1000"},
         priority=900,
     )
