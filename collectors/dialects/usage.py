@@ -13,6 +13,10 @@ MAX_TOKENS = 10**12  # no call is that large; a bigger count is garbage, and wou
 
 NO_USAGE = Usage()
 
+# Without the numbers: what is wrong is counted by its text, and the numbers stand on the span.
+_CACHED = "more cached tokens than input tokens; read as input without them"
+_REASONED = "more reasoning tokens than output tokens; read as output without them"
+
 
 class Counts(NamedTuple):
     """Token counts as they stand on a span; None: not there."""
@@ -71,8 +75,7 @@ def _fresh_input(counts: Counts, input_excludes_cache: bool) -> tuple[int | None
     if counts.input is None or not cached or input_excludes_cache:
         return counts.input, ""
     if cached > counts.input:
-        wrong = f"{cached} cached tokens in {counts.input} input tokens; read as input without them"
-        return counts.input, "" if _total_is(counts, counts.input + cached) else wrong
+        return counts.input, "" if _total_is(counts, counts.input + cached) else _CACHED
     if _total_is(counts, counts.input + cached):
         return counts.input, ""
     return counts.input - cached, ""
@@ -90,6 +93,5 @@ def _whole_output(counts: Counts) -> tuple[int | None, str]:
     if counts.total is not None and counts.total == (counts.input or 0) + both:
         return both, ""
     if counts.reasoning > counts.output:
-        wrong = f"{counts.reasoning} reasoning tokens in {counts.output} output tokens; read as output without them"
-        return both, wrong
+        return both, _REASONED
     return counts.output, ""
