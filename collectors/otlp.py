@@ -12,12 +12,14 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
+from backports import zstd
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -41,6 +43,7 @@ from collectors.dialects.values import clean, plain
 from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink
 
 MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
+MAX_ATTRIBUTES = 10_000  # of one span; those that carry a long conversation have some thousands
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
 
@@ -49,6 +52,7 @@ _ID_FIELDS = frozenset(
 )
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _MAX_MEMBERS = 64  # senders write one; each costs a copy of what follows it
+_USAGE = b"gen_ai.usage."  # in every spelling of the conventions
 _DEVICE_STATES = (
     semconv.DEVICE_STATE_ATTRIBUTED,
     semconv.DEVICE_STATE_UNATTRIBUTED,
@@ -80,6 +84,25 @@ class _HalfCharacter(Exception):
 # Bytes
 
 
+class _Inflater(Protocol):
+    """What zlib's and zstd's decompressors have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ..., /) -> bytes: ...
+
+
+# A member of gzip is a frame of zstd. Python's zstd keeps a frame's window to 128 MB, which is reserved, not filled.
+_INFLATERS: dict[str, Callable[[], _Inflater]] = {
+    "gzip": lambda: zlib.decompressobj(31),
+    "deflate": lambda: zlib.decompressobj(15),
+    "zstd": zstd.ZstdDecompressor,
+}
+ENCODINGS = tuple(_INFLATERS)
+
+
 def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     """The body as it was before its Content-Encoding, at most limit_bytes long; never more than that is inflated.
 
@@ -89,19 +112,21 @@ def decompress(body: bytes, encoding: str, limit_bytes: int) -> bytes:
     if name in ("", "identity"):
         _check_size(len(body), limit_bytes)
         return body
-    if name not in ("gzip", "deflate"):
-        raise UnsupportedMedia(f"Content-Encoding {encoding!r}: expected gzip, deflate or none")
+    if name not in _INFLATERS:
+        raise UnsupportedMedia(
+            f"Content-Encoding {encoding!r}: expected {', '.join(ENCODINGS)} or none"
+        )
     try:
-        return _inflate(body, limit_bytes, wbits=31 if name == "gzip" else 15)
-    except zlib.error as error:
+        return _inflate(body, limit_bytes, _INFLATERS[name])
+    except (zlib.error, zstd.ZstdError) as error:
         raise MalformedTelemetry(f"the body is not {name}: {error}") from error
 
 
-def _inflate(body: bytes, limit_bytes: int, *, wbits: int) -> bytes:
-    """Inflate every member; RFC 1952 allows several, one after the other."""
+def _inflate(body: bytes, limit_bytes: int, inflater: Callable[[], _Inflater]) -> bytes:
+    """Inflate every member; RFC 1952 and RFC 8878 allow several, one after the other."""
     whole = bytearray()
     for _ in range(_MAX_MEMBERS):
-        member = zlib.decompressobj(wbits)
+        member = inflater()
         whole += member.decompress(body, limit_bytes + 1 - len(whole))
         _check_size(len(whole), limit_bytes)
         if not member.eof:
@@ -236,10 +261,19 @@ class _Spans:
         self._refused: Counter[str] = Counter()
 
     def take(self, body: bytes, place: _Place) -> None:
+        try:
+            self._take(body, place)
+        except DecodeError:
+            # The other spans of the body are good ones.
+            self._refused["span that is no protobuf, or nested too deeply"] += 1
+
+    def _take(self, body: bytes, place: _Place) -> None:
         span = wire.Span.FromString(body)
         trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
         start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
         wrong = _what_is_wrong(trace_id, span_id, parent_id, start_ns, end_ns)
+        if not wrong and len(span.attributes) > MAX_ATTRIBUTES:
+            wrong = f"span with more than {MAX_ATTRIBUTES} attributes"
         if wrong:
             self._refused[wrong] += 1
             return
@@ -403,3 +437,32 @@ def _device_time(point: NumberDataPoint, resource: Mapping[str, Any]) -> DeviceT
 def _said(said: Mapping[str, Any], *names: str) -> str:
     """The first of these attributes that is there, as text."""
     return next((clean(str(said[name])) or "" for name in names if said.get(name) is not None), "")
+
+
+# Logs
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecords:
+    """How many log records a body holds."""
+
+    with_usage: int  # GenAI events such as gen_ai.client.inference.operation.details
+    others: int
+
+
+def count_logs(body: bytes, *, content_type: str) -> LogRecords:
+    """How many log records of a body of /v1/logs repeat a call's usage, and how many do not. They are not read further.
+
+    Raises MalformedTelemetry and UnsupportedMedia.
+    """
+    if _media_type(content_type) == JSON:
+        body = _from_json(ExportLogsServiceRequest, body).SerializeToString()
+        content_type = PROTOBUF
+    records = [
+        record
+        for resource_logs in _parse(wire.ExportLogsServiceRequest, body, content_type).resource_logs
+        for scope_logs in resource_logs.scope_logs
+        for record in scope_logs.log_records
+    ]
+    with_usage = sum(_USAGE in record for record in records)
+    return LogRecords(with_usage, len(records) - with_usage)

@@ -1,7 +1,7 @@
-"""OTLP's trace messages with spans and attributes left as bytes, to be looked at one by one, or not at all.
+"""OTLP's messages with spans, attributes and log records left as bytes, to be looked at one by one, or not at all.
 
 Thousands of spans carry the very same attributes. Left as bytes they are recognised without being parsed, and prompts
-and answers are never read. The numbers of the fields are OTLP's own (opentelemetry-proto 1.x, trace.proto).
+and answers are never read. The numbers of the fields are OTLP's own (opentelemetry-proto 1.x, trace.proto and logs.proto).
 """
 
 from typing import Any
@@ -26,6 +26,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
     "ScopeSpans": (("scope", 1, _BYTES, False), ("spans", 2, _BYTES, True)),
     "ResourceSpans": (("resource", 1, _BYTES, False), ("scope_spans", 2, "ScopeSpans", True)),
     "ExportTraceServiceRequest": (("resource_spans", 1, "ResourceSpans", True),),
+    "ScopeLogs": (("log_records", 2, _BYTES, True),),
+    "ResourceLogs": (("scope_logs", 2, "ScopeLogs", True),),
+    "ExportLogsServiceRequest": (("resource_logs", 1, "ResourceLogs", True),),
 }
 
 
@@ -57,3 +60,4 @@ def _classes() -> dict[str, Any]:
 
 _made = _classes()
 ExportTraceServiceRequest, Span = _made["ExportTraceServiceRequest"], _made["Span"]
+ExportLogsServiceRequest = _made["ExportLogsServiceRequest"]

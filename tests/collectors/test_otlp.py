@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from backports import zstd
 from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
@@ -20,9 +22,12 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from collectors import semconv
 from collectors.observation import DeviceTime, Refusal
 from collectors.otlp import (
+    MAX_ATTRIBUTES,
     BodyTooLarge,
+    LogRecords,
     MalformedTelemetry,
     UnsupportedMedia,
+    count_logs,
     decode_metrics,
     decode_traces,
     decompress,
@@ -184,47 +189,72 @@ def test_a_span_about_nothing_of_ours_gives_only_its_link() -> None:
     assert (len(found.links), found.observations) == (1, [])
 
 
-@given(st.binary(max_size=5000), st.sampled_from(["gzip", "GZIP ", "deflate", "identity", ""]))
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd.compress,
+    "": bytes,
+}
+
+
+@given(
+    st.binary(max_size=5000),
+    st.sampled_from(["gzip", "GZIP ", "deflate", "zstd", "Zstd", "identity", ""]),
+)
 def test_a_compressed_body_comes_out_as_it_went_in(body: bytes, encoding: str) -> None:
-    packers: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
-    pack = packers.get(encoding.strip().lower(), bytes)
+    pack = PACKERS.get(encoding.strip().lower(), bytes)
     assert decompress(pack(body), encoding, len(body)) == body
 
 
 def test_a_body_over_the_limit_is_refused_however_it_is_packed() -> None:
-    for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress), ("", bytes)):
+    for encoding, pack in PACKERS.items():
         with pytest.raises(BodyTooLarge, match="larger than 999 bytes uncompressed"):
             decompress(pack(bytes(1000)), encoding, 999)
 
 
-def test_a_bomb_is_not_inflated_beyond_the_limit() -> None:
-    layer = zlib.compressobj(9, wbits=31)
+@pytest.mark.parametrize(
+    ("encoding", "layer"),
+    [("gzip", zlib.compressobj(9, wbits=31)), ("zstd", zstd.ZstdCompressor(level=19))],
+)
+def test_a_bomb_is_not_inflated_beyond_the_limit(encoding: str, layer: Any) -> None:
     bomb = b"".join(layer.compress(bytes(1 << 20)) for _ in range(200)) + layer.flush()
     assert len(bomb) < 300_000
     tracemalloc.start()
     with pytest.raises(BodyTooLarge):
-        decompress(bomb, "gzip", 1 << 20)
+        decompress(bomb, encoding, 1 << 20)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak_bytes < 10 << 20
 
 
-def test_members_one_after_the_other_are_one_body() -> None:
-    assert decompress(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", 7) == b"one two"
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_members_one_after_the_other_are_one_body(encoding: str) -> None:
+    pack = PACKERS[encoding]
+    assert decompress(pack(b"one ") + pack(b"two"), encoding, 7) == b"one two"
     with pytest.raises(BodyTooLarge):
-        decompress(gzip.compress(b"one ") + gzip.compress(b"two!"), "gzip", 7)
+        decompress(pack(b"one ") + pack(b"two!"), encoding, 7)
     with pytest.raises(MalformedTelemetry, match="more than 64 members"):
-        decompress(gzip.compress(b"") * 65, "gzip", 7)
+        decompress(pack(b"") * 65, encoding, 7)
 
 
-@pytest.mark.parametrize("packed", [b"no gzip", b"", gzip.compress(b"cut off")[:-9]])
-def test_what_is_not_gzip_is_malformed(packed: bytes) -> None:
+def test_a_frame_of_zstd_that_holds_nothing_of_ours_is_skipped() -> None:
+    skippable = bytes.fromhex("502a4d18") + (3).to_bytes(4, "little") + b"etc"
+    assert decompress(skippable + zstd.compress(b"body"), "zstd", 4) == b"body"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("spoil", [lambda _: b"none", lambda _: b"", lambda packed: packed[:-5]])
+def test_what_is_not_of_its_encoding_is_malformed(
+    encoding: str, spoil: Callable[[bytes], bytes]
+) -> None:
     with pytest.raises(MalformedTelemetry):
-        decompress(packed, "gzip", 1000)
+        decompress(spoil(PACKERS[encoding](b"cut off somewhere")), encoding, 1000)
 
 
 def test_an_unknown_encoding_is_refused_with_what_is_wanted() -> None:
-    with pytest.raises(UnsupportedMedia, match="Content-Encoding 'br': expected gzip"):
+    with pytest.raises(
+        UnsupportedMedia, match="Content-Encoding 'br': expected gzip, deflate, zstd"
+    ):
         decompress(b"", "br", 10)
 
 
@@ -285,3 +315,79 @@ def test_device_time_that_cannot_be_added_up_is_refused(body: bytes, says: str) 
     [refusal] = found.refusals
     assert says in refusal.reason
     assert refusal.count == 1
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf with a length, as no library of ours would write it so deep."""
+    size = bytes([len(content) & 127 | 128, len(content) >> 7 & 127 | 128, len(content) >> 14])
+    return bytes([number << 3 | 2]) + size + content
+
+
+def test_a_span_that_is_nested_too_deeply_is_refused_alone() -> None:
+    deep, good = span(CALL, number=1), span(CALL, number=2)
+    deep.status.code = 2  # of a failed call everything is read
+    value = field(1, b"deep")
+    for _ in range(200):
+        value = field(5, field(1, value))
+    deep_bytes = deep.SerializeToString() + field(9, field(1, b"deep") + field(2, value))
+    body = field(1, field(2, field(2, deep_bytes) + field(2, good.SerializeToString())))
+    found = decode_traces(body, content_type=PROTOBUF)
+    assert [seen.span_id for seen in found.observations] == [span_id(2)]
+    assert found.refusals == [Refusal("span that is no protobuf, or nested too deeply", 1)]
+
+
+@pytest.mark.parametrize("depth", [60, 300, 2_000, 100_000])
+def test_json_that_is_nested_too_deeply_is_malformed(depth: int) -> None:
+    lists = '{"arrayValue":{"values":[' * depth + '{"stringValue":"\\ud83d"}' + "]}}" * depth
+    body = otlp_json(span(CALL))
+    body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"] = "HERE"
+    sent = json.dumps(body).replace('"HERE"', f'[{{"key":"deep","value":{lists}}}]')
+    with pytest.raises(MalformedTelemetry):
+        decode_traces(sent.encode(), content_type=JSON)
+
+
+def test_a_span_with_thousands_of_attributes_is_read_and_with_more_refused_alone() -> None:
+    many, too_many = span(CALL, number=1), span(CALL, number=2)
+    for number in range(MAX_ATTRIBUTES - len(many.attributes)):
+        many.attributes.add(key=f"gen_ai.prompt.{number}").value.string_value = "word"
+    for number in range(MAX_ATTRIBUTES):
+        too_many.attributes.add(key=f"gen_ai.prompt.{number}").value.string_value = "word"
+    found = decoded(many, too_many)
+    assert [seen.usage.input_tokens for seen in found.observations] == [10]
+    assert found.refusals == [Refusal(f"span with more than {MAX_ATTRIBUTES} attributes", 1)]
+
+
+def test_json_reads_numbers_and_texts_and_enums_it_does_not_know_and_leaves_the_unknown_out() -> (
+    None
+):
+    body = otlp_json(span({**CALL, "gen_ai.request.model": "m"}))
+    sent = body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    sent |= {"kind": 99, "startTimeUnixNano": NOON_NS, "endTimeUnixNano": str(NOON_NS + 1)}
+    sent |= {"flags": 257, "somethingNew": {"deep": [1]}, "status": {"code": 1, "new": None}}
+    body["resourceSpans"][0]["schemaUrl"] = "https://example.org"
+    body["somethingElse"] = True
+    found = decode_traces(json.dumps(body).encode(), content_type=JSON)
+    assert [(o.usage.input_tokens, o.end_unix_ns) for o in found.observations] == [
+        (10, NOON_NS + 1)
+    ]
+
+
+def log_records(*with_usage: bool) -> ExportLogsServiceRequest:
+    message = ExportLogsServiceRequest()
+    records = message.resource_logs.add().scope_logs.add().log_records
+    for number, repeats in enumerate(with_usage):
+        record = records.add(event_name="gen_ai.client.inference.operation.details" * repeats)
+        name = "gen_ai.usage.output_tokens" if repeats else "http.route"
+        record.attributes.add(key=name).value.int_value = number
+    return message
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_log_records_are_counted_by_whether_they_repeat_usage(as_json: bool) -> None:
+    sent = log_records(True, False, False, True, False)
+    found = (
+        count_logs(json_format.MessageToJson(sent).encode(), content_type=JSON)
+        if as_json
+        else count_logs(sent.SerializeToString(), content_type=PROTOBUF)
+    )
+    assert found == LogRecords(with_usage=2, others=3)
