@@ -196,6 +196,14 @@ RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older span
 # Limits at the OTLP door.
 OTLP_WAIT_SECONDS = 10  # for the bodies of the same organization that came before
 OTLP_MAX_BODY_BYTES = env.whole_number("COSTWATCH_OTLP_MAX_BODY_BYTES", 16 * 1024 * 1024)
+# Each receiver process works on so many bodies at once and lets so many wait; who comes then is told to come again.
+OTLP_AT_WORK = env.whole_number("COSTWATCH_OTLP_AT_WORK", 8)
+OTLP_WAITING = env.whole_number("COSTWATCH_OTLP_WAITING", 12)
+# What one key may send to one receiver process, bodies decompressed; 0: as much as it likes.
+OTLP_KEY_REQUESTS_PER_SECOND = env.whole_number("COSTWATCH_OTLP_KEY_REQUESTS_PER_SECOND", 500)
+OTLP_KEY_BYTES_PER_SECOND = env.whole_number(
+    "COSTWATCH_OTLP_KEY_BYTES_PER_SECOND", 128 * 1024 * 1024
+)
 
 LOGGING = {
     "version": 1,

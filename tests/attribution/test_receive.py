@@ -9,16 +9,18 @@ from typing import Any
 
 import psycopg
 import pytest
+from backports import zstd
 from django.core.signals import request_finished, request_started
 from django.db import OperationalError, close_old_connections, connection
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution.models import Entry, Span
+from costwatch.attribution.models import Entry, IngestHour, Span
 from costwatch.attribution.receive import application
 from tests.factories import NOON, unix_ns
 
@@ -59,13 +61,14 @@ def post(secret: str) -> Callable[..., Answer]:
         method: str = "POST",
         key: str | None = secret,
         encoding: str = "",
+        declared: str | None = None,
     ) -> Answer:
         said: list[Any] = []
         environ = {
             "REQUEST_METHOD": method,
             "PATH_INFO": path,
             "CONTENT_TYPE": content_type,
-            "CONTENT_LENGTH": str(len(body)),
+            "CONTENT_LENGTH": str(len(body)) if declared is None else declared,
             "HTTP_CONTENT_ENCODING": encoding,
             "wsgi.input": io.BytesIO(body),
         }
@@ -116,7 +119,7 @@ def test_what_is_acknowledged_is_in_the_ledger(post: Callable[..., Answer]) -> N
     assert (entry.input_tokens, entry.output_tokens, entry.source.team_tag) == (12, 4, "search")
 
 
-def test_gzip_and_json_say_the_same_as_protobuf(post: Callable[..., Answer]) -> None:
+def test_gzip_and_zstd_and_json_say_the_same_as_protobuf(post: Callable[..., Answer]) -> None:
     body = request().SerializeToString()
     as_json = {
         "resourceSpans": [
@@ -154,9 +157,10 @@ def test_gzip_and_json_say_the_same_as_protobuf(post: Callable[..., Answer]) -> 
         ]
     }
     assert post(gzip.compress(body), encoding="gzip").status == 200
+    assert post(zstd.compress(request(3).SerializeToString()), encoding="zstd").status == 200
     answer = post(json.dumps(as_json).encode(), content_type=JSON)
     assert (answer.status, json.loads(answer.body)) == (200, {})
-    assert sorted(Entry.objects.values_list("input_tokens", "output_tokens")) == [(12, 4), (12, 4)]
+    assert sorted(Entry.objects.values_list("input_tokens", "output_tokens")) == [(12, 4)] * 3
 
 
 def test_an_empty_request_is_fine(post: Callable[..., Answer]) -> None:
@@ -173,6 +177,9 @@ def test_an_empty_request_is_fine(post: Callable[..., Answer]) -> None:
         ({"body": b"{", "content_type": JSON}, 400, "JSON"),
         ({"body": b"[1]", "content_type": JSON}, 400, "expected an object"),
         ({"body": b"not gzip", "encoding": "gzip"}, 400, "gzip"),
+        ({"body": b"not zstd", "encoding": "zstd"}, 400, "zstd"),
+        ({"body": b"\xff", "path": "/v1/logs"}, 400, "protobuf"),
+        ({"body": b"half", "declared": "8"}, 400, "ended after 4 of 8 bytes"),
         ({"encoding": "br"}, 415, "'br'"),
         ({"content_type": "text/plain"}, 415, "'text/plain'"),
         ({"key": None}, 401, "Authorization: Bearer"),
@@ -194,11 +201,25 @@ def test_what_is_malformed_gets_its_status_and_a_reason(
     assert Span.objects.count() == 0
 
 
-def test_a_gzip_bomb_is_not_inflated(post: Callable[..., Answer], settings: Any) -> None:
+def test_a_refusal_says_in_its_headers_what_would_be_taken(post: Callable[..., Answer]) -> None:
+    assert post(b"", method="PUT").headers["Allow"] == "POST"
+    assert post(b"", encoding="br").headers["Accept-Encoding"] == "gzip, deflate, zstd"
+    assert post(b"", key=None).headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_body_in_chunks_has_no_length_and_is_taken(post: Callable[..., Answer]) -> None:
+    assert post(request().SerializeToString(), declared="").status == 200
+    assert Entry.objects.count() == 1
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_a_bomb_is_not_inflated(
+    post: Callable[..., Answer], settings: Any, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
     settings.OTLP_MAX_BODY_BYTES = 100_000
-    bomb = gzip.compress(bytes(50_000_000))
+    bomb = pack(bytes(50_000_000))
     assert len(bomb) < 100_000
-    answer = post(bomb, encoding="gzip")
+    answer = post(bomb, encoding=encoding)
     assert answer.status == 413
     assert "100000 bytes" in Status.FromString(answer.body).message
 
@@ -206,6 +227,52 @@ def test_a_gzip_bomb_is_not_inflated(post: Callable[..., Answer], settings: Any)
 def test_a_body_over_the_limit_is_refused(post: Callable[..., Answer], settings: Any) -> None:
     settings.OTLP_MAX_BODY_BYTES = 10
     assert post(request().SerializeToString()).status == 413
+
+
+def test_a_key_that_sends_too_often_is_told_when_to_come_again(
+    post: Callable[..., Answer], settings: Any
+) -> None:
+    settings.OTLP_KEY_REQUESTS_PER_SECOND = 1
+    answers = [post(b"") for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 200, 429, 429]
+    assert answers[-1].headers["Retry-After"] == "1"
+    refused = Status.FromString(answers[-1].body)
+    assert (refused.code, "larger batches" in refused.message) == (8, True)
+
+
+def test_a_key_that_sends_too_many_bytes_waits_until_they_are_paid_off(
+    post: Callable[..., Answer], settings: Any, organization: Organization
+) -> None:
+    settings.OTLP_KEY_BYTES_PER_SECOND = 1000
+    packed = gzip.compress(request(padding="x" * 10_000).SerializeToString())
+    assert post(packed, encoding="gzip").status == 200, "the first is taken, however large"
+    answer = post(packed, encoding="gzip")
+    assert (answer.status, answer.headers["Retry-After"]) == (429, "9")
+    _, other = IngestKey.issue(organization=organization, name="another")
+    assert post(packed, encoding="gzip", key=other).status == 200
+
+
+def test_log_records_are_taken_and_dropped_and_counted_by_key(post: Callable[..., Answer]) -> None:
+    message = ExportLogsServiceRequest()
+    records = message.resource_logs.add().scope_logs.add().log_records
+    records.add().body.string_value = "hello"
+    event = records.add(event_name="gen_ai.client.inference.operation.details")
+    event.attributes.add(key="gen_ai.usage.input_tokens").value.int_value = 12
+    answer = post(message.SerializeToString(), path="/v1/logs")
+    assert (answer.status, answer.body) == (200, b"")
+    assert dict(IngestHour.objects.values_list("outcome", "items")) == {
+        "dropped: a log record": 1,
+        "dropped: a log record that repeats its span's usage": 1,
+    }
+    assert not Entry.objects.exists()
+
+
+def test_a_body_that_is_no_otlp_is_counted_by_key(post: Callable[..., Answer]) -> None:
+    post(b"\xff\xff")
+    post(b"{", content_type=JSON, path="/v1/metrics")
+    assert dict(IngestHour.objects.values_list("outcome", "items")) == {
+        "refused: a body that is no OTLP": 2
+    }
 
 
 def test_a_revoked_key_is_refused(post: Callable[..., Answer]) -> None:
