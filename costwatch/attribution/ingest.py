@@ -70,7 +70,10 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
 
 
 def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
-    """The body without what is of the future or older than what is kept, and why that was refused."""
+    """The body without what is of the future or older than what is kept, and why that was refused.
+
+    The reasons carry no moments: ingest health keeps a row for each of them.
+    """
     latest = timezone.now() + _FUTURE
     earliest = timezone.now() - timedelta(days=settings.RETENTION_DAYS)
     first_ns, last_ns = (int(moment.timestamp()) * 1_000_000_000 for moment in (earliest, latest))
@@ -83,9 +86,10 @@ def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
     old = sum(start_ns < first_ns for start_ns in begun)
     refusals = list(decoded.refusals)
     if future:
-        refusals.append(Refusal(f"after {latest:%Y-%m-%d %H:%M} UTC, in the future", future))
+        refusals.append(Refusal("lies more than an hour in the future", future))
     if old:
-        refusals.append(Refusal(f"before {earliest:%Y-%m-%d}, older than what is kept", old))
+        days = settings.RETENTION_DAYS
+        refusals.append(Refusal(f"older than what is kept ({days} days)", old))
     kept = Decoded(
         [seen for seen in decoded.observations if first_ns <= seen.start_unix_ns <= last_ns],
         [link for link in decoded.links if first_ns <= link.start_unix_ns <= last_ns],

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
@@ -184,16 +185,22 @@ def test_latencies_follow_a_correction(key: IngestKey) -> None:
     assert sum(row.calls for row in kept) == 1
 
 
-def test_a_span_of_the_future_is_refused_with_a_reason(key: IngestKey) -> None:
-    tomorrow = observation(at=NOON + timedelta(days=3650))
-    taken = ingest.take(key, body(tomorrow, observation()))
-    assert [(refusal.count, "in the future" in refusal.reason) for refusal in taken.refusals] == [
-        (1, True)
-    ]
-    assert taken.outcomes["observation"] == 1
-    outcomes = dict(IngestHour.objects.values_list("outcome", "items"))
-    assert outcomes["observation"] == 1
-    assert outcomes[f"refused: {taken.refusals[0].reason}"] == 1
+def test_a_span_of_the_future_or_from_before_all_that_is_kept_is_refused_with_a_reason(
+    key: IngestKey,
+) -> None:
+    for days in (1, 2):  # other moments, the same reasons
+        future = observation(at=timezone.now() + timedelta(days=days))
+        past = observation(at=timezone.now() - timedelta(days=400 + days))
+        taken = ingest.take(key, body(future, past, observation()))
+        assert {refusal.reason: refusal.count for refusal in taken.refusals} == {
+            "lies more than an hour in the future": 1,
+            "older than what is kept (400 days)": 1,
+        }
+    assert dict(IngestHour.objects.values_list("outcome", "items")) == {
+        "observation": 2,
+        "refused: lies more than an hour in the future": 2,
+        "refused: older than what is kept (400 days)": 2,
+    }
 
 
 def test_the_same_span_id_of_two_tenants_is_two_calls(key: IngestKey) -> None:
