@@ -19,6 +19,7 @@ from typing import Any
 from django.db import connection
 
 from collectors.observation import Tags
+from costwatch.attribution import twins
 from costwatch.attribution.identity import (
     CROWD,
     REACH_MICROS,
@@ -28,7 +29,17 @@ from costwatch.attribution.identity import (
     reach_micros,
 )
 from costwatch.attribution.merge import Seen
-from costwatch.attribution.spans import NO_TAGS, READ, Kept, SpanRow, array, between, moment, read
+from costwatch.attribution.spans import (
+    NO_TAGS,
+    READ,
+    Kept,
+    SpanRow,
+    array,
+    between,
+    micros_of,
+    moment,
+    read,
+)
 
 # Searched beyond reach, so that a call's second view does not make it search again.
 _MARGIN_MICROS = 600_000_000
@@ -83,6 +94,7 @@ class Told:
     """All that is kept of one call."""
 
     group: bytes
+    joined: Collection[bytes]  # groups that its views were in before
     seen: Sequence[Seen]
     inherited: Sequence[Tags]  # tags of the spans around it, nearest first
 
@@ -90,6 +102,8 @@ class Told:
 def affected(organization_id: int, kept: Kept) -> tuple[list[bytes], list[Told]]:
     """The keys of new observations that nothing else has to do with, and the calls that other new spans can change."""
     related = _related(kept)
+    watched = twins.watched_twice(organization_id, kept.fresh.values())
+    related |= {row.span_key for row in watched}
     alone = [
         key
         for key, row in kept.fresh.items()
@@ -101,6 +115,8 @@ def affected(organization_id: int, kept: Kept) -> tuple[list[bytes], list[Told]]
     touched = {row.span_key for row in family.rows.values() if row.group is not None}
     family.add_views_of_the_same(touched)
     family.mark_wrappers()
+    if watched:
+        touched |= family.join_twins(watched)
     return alone, family.told(touched)
 
 
@@ -157,6 +173,7 @@ class _Family:
     def __init__(self, organization_id: int, fresh: Sequence[SpanRow]) -> None:
         self.organization_id = organization_id
         self.rows: dict[bytes, SpanRow] = {row.span_key: row for row in fresh}
+        self._left: dict[bytes, set[bytes]] = defaultdict(set)  # by group: those that joined it
         self.add(self.find(_ABOVE, self._missing_parents()))
         self.add(self.find(_BELOW, {row.span_key for row in fresh} & self._that_matter_below()))
 
@@ -189,8 +206,6 @@ class _Family:
         """By group, from when to when its calls are known to begin, where more may begin near that."""
         wanted: dict[bytes, Times] = {}
         for group, call in self._calls(keys):
-            if not any(row.observation and row.observation.response_id for row in call):
-                continue
             first, last = call[0].begun_micros, call[-1].begun_micros
             from_, to = searched.get(group, (last, first))
             if first - reach_micros(group) < from_ or last + reach_micros(group) > to:
@@ -294,10 +309,29 @@ class _Family:
         """Each is above the other, which is forged or a bug: then neither wraps, and both are counted."""
         return any(above.span_key == row.span_key for above in self.above(outer))
 
+    def join_twins(self, watched: Sequence[SpanRow]) -> set[bytes]:
+        """Let views that nothing ties to their call join it (twins.py); returns the keys of all that is changed."""
+        near = twins.near(self.organization_id, watched)
+        begun = {group_in(call): (micros_of(at), micros_of(at)) for call, at in near}
+        self.add_groups(begun)
+        self.add(self.find(_ABOVE, self._missing_parents()))
+        changed: set[bytes] = set()
+        for view, other in twins.pairs(self.rows):
+            assert view.group is not None
+            assert other.group is not None
+            old, new = view.group, other.group
+            self._left[new].add(old)
+            for row in [row for row in self.rows.values() if row.group == old]:
+                twins.adopt(self.organization_id, row, new)
+                self.rows[row.span_key] = replace(row, group=new)
+            changed |= {row.span_key for row in self.rows.values() if row.group == new}
+        return changed
+
     def told(self, keys: Collection[bytes]) -> list[Told]:
         """The calls that these spans speak of."""
         return [
-            Told(group, _seen(call), self._tags_around(call)) for group, call in self._calls(keys)
+            Told(group, self._left.get(group, ()), _seen(call), self._tags_around(call))
+            for group, call in self._calls(keys)
         ]
 
     def _tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:

@@ -117,7 +117,10 @@ def _corrections(organization_id: int, told: Sequence[Told]) -> list[ledger.Ledg
         merged = merge(one.seen, one.inherited)
         for place in sorted(some):
             now = held.get(place, ledger.NEVER)
-            is_here = merged is not None and merged.begun_micros == place[1]
+            is_here = merged is not None and place == (
+                call_id(one.group, merged.begun_micros),
+                merged.begun_micros,
+            )
             wanted = ledger.state_of(organization_id, merged) if merged and is_here else None
             if wanted == now.state:
                 continue
@@ -131,7 +134,7 @@ def _corrections(organization_id: int, told: Sequence[Told]) -> list[ledger.Ledg
 def _places(told: Told) -> set[ledger.Place]:
     """Where this call stands in the ledger, stood, or would stand if less of it were known."""
     begun = {start_micros(seen.observation) for seen in told.seen}
-    return {(call_id(told.group, micros), micros) for micros in begun}
+    return {(call_id(group, at), at) for group in (told.group, *told.joined) for at in begun}
 
 
 def _outcomes(

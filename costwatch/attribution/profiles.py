@@ -10,6 +10,7 @@ A row and its profile together say exactly what the span said.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -75,6 +76,8 @@ class _Common:
 
 _known: dict[tuple[int, tuple[Any, ...]], Known] = {}
 _read: dict[int, _Common] = {}
+# By organization: the newest profile that was looked at, and what was found.
+_several: dict[int, tuple[int, frozenset[tuple[str, str]]]] = {}
 
 
 def known(key: IngestKey, observation: Observation) -> Known:
@@ -165,7 +168,26 @@ def rebuilt(
     return Observation(**common.fields, **rest, **own, usage=usage, tags=tags)
 
 
+def watched_by_several(organization_id: int) -> frozenset[tuple[str, str]]:
+    """Services, each with its environment, whose calls more than one kind of instrumentation sees."""
+    newest = Profile.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    known_until, several = _several.get(organization_id, (0, frozenset()))
+    if known_until == newest:
+        return several
+    kinds: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for facts in Profile.objects.filter(organization_id=organization_id).values_list(
+        "facts", flat=True
+    ):
+        if not facts.get("is_wrapper"):
+            service = (facts.get("service_name", ""), facts.get("environment", ""))
+            kinds[service].add((facts["dialect"], facts["vantage"]))
+    several = frozenset(service for service, seen in kinds.items() if len(seen) > 1)
+    _several[organization_id] = (newest, several)
+    return several
+
+
 def forget() -> None:
     """For tests, which drop rows that a running service never drops."""
     _known.clear()
     _read.clear()
+    _several.clear()

@@ -221,7 +221,7 @@ def _calls(organization: Organization, entries: Sequence[Entry]) -> list[Call]:
 def _told(organization: Organization, entries: Sequence[Entry]) -> list[Told]:
     calls = [(entry.call_id.bytes, micros_of(entry.started_at)) for entry in entries]
     found = family.told(organization.pk, calls)
-    return [told or Told(call, (), ()) for (call, _), told in zip(calls, found, strict=True)]
+    return [told or Told(call, (), (), ()) for (call, _), told in zip(calls, found, strict=True)]
 
 
 def _call(

@@ -15,13 +15,9 @@ from costwatch.attribution.spans import datetime_of
 from tests.collectors.test_corpus import CASES, decoded, expected
 from tests.factories import ingest_key
 
-# In these, two spans of one call lie in different traces and have no response id: nothing says that they are one.
-NO_COMMON_ID = {("openinference", "langchain_plus_openai"), ("traceloop", "anthropic")}
-DECIDABLE = [case for case in CASES if (case.parent.name, case.name) not in NO_COMMON_ID]
-
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-@pytest.mark.parametrize("case", DECIDABLE, ids=lambda case: f"{case.parent.name}-{case.name}")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.name}")
 def test_every_call_is_counted_once_whatever_comes_first(
     organization: Organization, case: Path, seed: int
 ) -> None:

@@ -30,8 +30,9 @@ def sums(organization_id: int) -> dict[tuple[object, ...], tuple[int, ...]]:
     rows = UsageHour.objects.filter(organization_id=organization_id).select_related(
         "source", "offering"
     )
-    said = {
-        (
+    said: dict[tuple[object, ...], tuple[int, ...]] = {}
+    for row in rows:
+        about = (
             row.hour,
             row.source.service_name,
             row.source.team_tag,
@@ -39,9 +40,10 @@ def sums(organization_id: int) -> dict[tuple[object, ...], tuple[int, ...]]:
             row.offering.provider,
             row.offering.model,
             row.offering.device_type,
-        ): tuple(getattr(row, name) for name in USAGE_COLUMNS)
-        for row in rows
-    }
+        )
+        values = tuple(getattr(row, name) for name in USAGE_COLUMNS)
+        others = said.get(about, (0,) * len(values))
+        said[about] = tuple(map(sum, zip(values, others, strict=True)))
     return {about: values for about, values in said.items() if any(values)}
 
 
@@ -145,7 +147,8 @@ def test_a_span_around_another_call_is_not_counted(key: IngestKey) -> None:
 
 
 def test_a_wrapper_is_found_through_a_span_that_comes_last(key: IngestKey) -> None:
-    outer = observation(vantage=Vantage.FRAMEWORK)
+    sum_of_several = Usage(input_tokens=300, output_tokens=60)
+    outer = observation(vantage=Vantage.FRAMEWORK, usage=sum_of_several)
     between = SpanLink(outer.trace_id, b"between!", outer.span_id, outer.start_unix_ns)
     inner = observation(
         trace_id=outer.trace_id, parent_span_id=b"between!", response_id="chatcmpl-1"
@@ -155,6 +158,48 @@ def test_a_wrapper_is_found_through_a_span_that_comes_last(key: IngestKey) -> No
     assert counted(key.organization_id)["calls"] == 2
     send(key, links=(between,))
     assert counted(key.organization_id)["calls"] == 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_frameworks_stream_in_a_trace_of_its_own_joins_the_clients_call(
+    key: IngestKey, first: int
+) -> None:
+    framework = observation(vantage=Vantage.FRAMEWORK, team="search", streaming=True)
+    client = observation(
+        response_id="chatcmpl-1", at=NOON + timedelta(milliseconds=8), duration_ns=1_400_000_000
+    )
+    views = [framework, client]
+    send(key, views[first])
+    send(key, views[1 - first])
+    send(key, *views)
+    assert counted(key.organization_id) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
+    assert [about[2] for about in sums(key.organization_id)] == ["search"]
+
+
+def test_equal_calls_at_the_same_time_stay_as_many_as_they_are(key: IngestKey) -> None:
+    """Each framework's view joins another client's; none is left over, and none joins twice."""
+    frameworks = [
+        observation(vantage=Vantage.FRAMEWORK, at=NOON + timedelta(milliseconds=n))
+        for n in range(5)
+    ]
+    clients = [
+        observation(
+            response_id=f"chatcmpl-{n:024}", at=NOON + timedelta(milliseconds=100 + n), duration_ns=10**9
+        )
+        for n in range(5)
+    ]  # fmt: skip
+    send(key, *frameworks[:3])
+    send(key, *clients)
+    send(key, *frameworks[3:])
+    assert counted(key.organization_id)["calls"] == 5
+
+
+def test_calls_that_only_look_alike_are_not_one(key: IngestKey) -> None:
+    send(key, observation(vantage=Vantage.FRAMEWORK), observation(vantage=Vantage.FRAMEWORK))
+    send(key, observation(response_id="chatcmpl-1", at=NOON + timedelta(seconds=30)))
+    send(key, observation(response_id="chatcmpl-2", usage=Usage(input_tokens=7, output_tokens=3)))
+    send(key, observation(response_id="chatcmpl-3", service_name="other"))
+    assert counted(key.organization_id)["calls"] == 5
 
 
 def test_a_failed_attempt_below_a_call_that_went_well_is_no_call(key: IngestKey) -> None:
@@ -232,12 +277,13 @@ _calls = st.builds(
     again=st.sampled_from(["", "", "chatcmpl-1", "chatcmpl-2"]),
     team=st.sampled_from([None, "search", "support"]),
     around=st.sampled_from([None, "search"]),
+    twin=st.booleans(),  # a framework's view in a trace of its own, without an id
 )
 
 
 def _spans_of(calls: Sequence[dict]) -> list[Observation | SpanLink]:
     spans: list[Observation | SpanLink] = []
-    for call in calls:
+    for number, call in enumerate(calls):
         at = NOON + timedelta(days=call["days"], minutes=call["minutes"])
         root = observation(at=at, is_wrapper=True, vantage=Vantage.FRAMEWORK, team=call["team"])
         spans.append(root)
@@ -263,8 +309,19 @@ def _spans_of(calls: Sequence[dict]) -> list[Observation | SpanLink]:
             response_id=response_id,
             provenance=provenance,
             usage=usage,
+            request_model=f"model-{number}",
         )
         spans.append(client)
+        if call["twin"] and usage.input_tokens and not call["again"]:
+            spans.append(
+                observation(
+                    at=at - timedelta(milliseconds=4),
+                    duration_ns=1_600_000_000,
+                    vantage=Vantage.FRAMEWORK,
+                    usage=usage,
+                    request_model=f"model-{number}",
+                )
+            )
         if call["failed_attempt"]:
             spans.append(
                 observation(
