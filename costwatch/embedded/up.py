@@ -60,6 +60,9 @@ def _options(arguments: Sequence[str]) -> Options:
     )
     parser.add_argument("--port", type=int, default=8000, help="of the pages and the API")
     parser.add_argument("--otlp-port", type=int, default=4318, help="where telemetry is sent")
+    parser.add_argument(
+        "--grpc-port", type=int, help="where it is sent by gRPC; one below --otlp-port, if free"
+    )
     parser.add_argument("--runtime-port", type=int, default=8100, help="of the bundled runtime")
     parser.add_argument("--data", type=Path, default=Path(".data"), help="folder that keeps it all")
     parser.add_argument("--no-runtime", action="store_true", help="without the bundled runtime")
@@ -69,10 +72,20 @@ def _options(arguments: Sequence[str]) -> Options:
         data=said.data.absolute(),
         port=said.port,
         otlp_port=said.otlp_port,
+        grpc_port=_grpc_port(said),
         runtime_port=said.runtime_port,
         runtime=not said.no_runtime,
         demo=not said.no_demo and not said.no_runtime,
     )
+
+
+def _grpc_port(said: argparse.Namespace) -> int | None:
+    """4317 beside 4318. Without --grpc-port nobody counts on it: a port in use is then no reason not to start."""
+    if said.grpc_port is not None:
+        return int(said.grpc_port)
+    beside = max(said.otlp_port - 1, 0)
+    is_ours = beside and beside in {said.port, said.runtime_port}
+    return beside if not is_ours and postgres.is_free(beside) else None
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
@@ -127,6 +140,8 @@ def _lock(data: Path) -> int:
 
 def _check_ports(options: Options) -> None:
     wanted = {"--port": options.port, "--otlp-port": options.otlp_port}
+    if options.grpc_port is not None:
+        wanted["--grpc-port"] = options.grpc_port
     if options.runtime:
         wanted["--runtime-port"] = options.runtime_port
     for option, port in wanted.items():
@@ -155,6 +170,9 @@ def _wait_until_ready(supervisor: Supervisor, options: Options, begun: float) ->
         "web": lambda: _answers(f"http://127.0.0.1:{options.port}/health"),
         "receiver": lambda: _listens(options.otlp_port),
     }
+    if options.grpc_port is not None:
+        grpc_port = options.grpc_port
+        doors["receiver-grpc"] = lambda: _listens(grpc_port)
     if options.runtime:
         doors["runtime"] = lambda: _answers(f"{options.runtime_url}/health")
     until = time.monotonic() + _READY_SECONDS
@@ -208,6 +226,12 @@ def _show(options: Options, kept: Secrets) -> None:
     print(f"\n  Pages   {options.web_url}")
     print(f"  Login   {EMAIL}   password {kept.password}")
     print(f"  OTLP    {options.otlp_url}   (HTTP, protobuf or JSON)")
+    if options.grpc_port is None:
+        print(
+            f"          not by gRPC: port {options.otlp_port - 1} is in use; choose with --grpc-port"
+        )
+    else:
+        print(f"          http://127.0.0.1:{options.grpc_port}   (gRPC)")
     if options.runtime:
         print("\n  Try it:\n")
         print(

@@ -19,16 +19,6 @@ from django.db import connection
 from django.db.models import Sum
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
-from opentelemetry.exporter.otlp.json.http.trace_exporter import (
-    OTLPSpanExporter as JsonExporter,
-)
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-    OTLPSpanExporter as GrpcExporter,
-)
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
-    OTLPSpanExporter as HttpExporter,
-)
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
@@ -37,15 +27,12 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import SpanKind
 
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import rollups
 from costwatch.attribution.audit import differences
 from costwatch.attribution.models import Entry, IngestHour, Span, UsageHour
+from tests.attribution.senders import Sender, exporters
 from tests.attribution.servers import Server, grpc_server, http_server
 from tests.attribution.test_receive import PROTOBUF, request
 from tests.factories import OrganizationFactory
@@ -110,61 +97,6 @@ def retry_seconds(error: Any) -> int | None:
     return int(info.retry_delay.seconds)
 
 
-def exporters(http_door: Server, grpc_door: Server, secret: str) -> dict[str, SpanExporter]:
-    headers = {"authorization": f"Bearer {secret}"}
-    traces = f"http://{http_door.address}/v1/traces"
-    grpc_url = f"http://{grpc_door.address}"
-    return {
-        "http-plain": HttpExporter(traces, headers=headers, timeout=90),
-        "http-gzip": HttpExporter(
-            traces, headers=headers, timeout=90, compression=Compression.Gzip
-        ),
-        "json": JsonExporter(traces, headers=headers, timeout=90),
-        "grpc-plain": GrpcExporter(grpc_url, headers=headers, timeout=90),
-        "grpc-gzip": GrpcExporter(
-            grpc_url, headers=headers, timeout=90, compression=grpc.Compression.Gzip
-        ),
-    }
-
-
-class Sender(threading.Thread):
-    """An application: a call every few milliseconds, sent in small batches by an exporter of the SDK's."""
-
-    def __init__(self, name: str, exporter: SpanExporter, stopped: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.sent = 0
-        self._stopped = stopped
-        self._provider = TracerProvider(resource=Resource({"service.name": name}))
-        self._provider.add_span_processor(
-            BatchSpanProcessor(
-                exporter,
-                max_queue_size=100_000,
-                schedule_delay_millis=50,
-                max_export_batch_size=16,
-                export_timeout_millis=90_000,
-            )
-        )
-
-    def run(self) -> None:
-        tracer = self._provider.get_tracer("opentelemetry.instrumentation.openai_v2")
-        while not self._stopped.is_set():
-            said = {
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": "openai",
-                "gen_ai.request.model": "gpt-4o",
-                "gen_ai.usage.input_tokens": 12,
-                "gen_ai.usage.output_tokens": 4,
-            }
-            tracer.start_span("chat gpt-4o", kind=SpanKind.CLIENT, attributes=said).end()
-            self.sent += 1
-            self._stopped.wait(0.01)
-
-    def finish(self) -> None:
-        self.join()
-        assert self._provider.force_flush(90_000)
-        self._provider.shutdown()
-
-
 def in_ledger() -> Counter[str]:
     rows = Entry.objects.values("source__service_name").annotate(calls=Sum("sign"))
     return Counter({row["source__service_name"]: int(row["calls"]) for row in rows})
@@ -179,7 +111,7 @@ def test_every_exporter_delivers_each_call_once_through_kills_of_both_doors(
     with running(*doors):
         senders = {
             name: Sender(name, exporter, stopped)
-            for name, exporter in exporters(*doors, secret).items()
+            for name, exporter in exporters(doors[0].port, doors[1].port, secret).items()
         }
         for sender in senders.values():
             sender.start()

@@ -17,7 +17,15 @@ def _nothing_given(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def options(tmp_path: Path) -> Options:
-    return Options(tmp_path, port=8000, otlp_port=4318, runtime_port=8100, runtime=True, demo=True)
+    return Options(
+        tmp_path,
+        port=8000,
+        otlp_port=4318,
+        grpc_port=4317,
+        runtime_port=8100,
+        runtime=True,
+        demo=True,
+    )
 
 
 def names(options: Options) -> set[str]:
@@ -25,8 +33,11 @@ def names(options: Options) -> set[str]:
 
 
 def test_everything_runs_unless_told_otherwise(options: Options) -> None:
-    everything = {"postgres", "web", "receiver", "worker", "beat", "runtime", "demo"}
+    everything = {
+        *("postgres", "web", "receiver", "receiver-grpc", "worker", "beat", "runtime", "demo")
+    }
     assert names(options) == everything
+    assert names(replace(options, grpc_port=None)) == everything - {"receiver-grpc"}
 
 
 def test_a_postgres_of_ones_own_takes_the_place_of_the_embedded_one(

@@ -54,6 +54,7 @@ class Stack:
     environment: dict[str, str]
     web: int = field(default_factory=free_port)
     otlp: int = field(default_factory=free_port)
+    grpc: int = field(default_factory=free_port)
     runtime: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
     said: str = ""
@@ -68,7 +69,8 @@ class Stack:
             [
                 *(sys.executable, "-m", "costwatch", "up", "--no-demo"),
                 *("--port", str(self.web), "--otlp-port", str(self.otlp)),
-                *("--runtime-port", str(self.runtime), "--data", str(self.data)),
+                *("--grpc-port", str(self.grpc), "--runtime-port", str(self.runtime)),
+                *("--data", str(self.data)),
             ],
             stdout=log,
             stderr=subprocess.STDOUT,
