@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ from costwatch.attribution.doors import Door, Refused  # noqa: E402
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
+_PIECE_BYTES = 64 * 1024
+
 _DOORS: dict[str, Door] = {
     "/v1/traces": doors.traces,
     "/v1/metrics": doors.metrics,
@@ -45,6 +48,7 @@ def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iter
         return _respond(start_response, HTTPStatus.OK, answer, content_type, {})
     except Exception as error:
         refused = doors.refusal(error)
+        _discard_rest(environ)
         status = Status(code=refused.grpc_code, message=str(refused))
         headers = _headers(refused)
         return _respond(start_response, refused.status, status, content_type, headers)
@@ -87,10 +91,7 @@ def _sent(environ: WSGIEnvironment) -> bytes:
     declared = int(said) if said.isdigit() else None  # none where the body comes in chunks
     if declared is not None and declared > limit:
         raise _too_large(limit)
-    try:
-        sent: bytes = environ["wsgi.input"].read(limit + 1)
-    except OSError as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {error}") from error
+    sent = _read(environ, limit + 1)
     if len(sent) > limit:
         raise _too_large(limit)
     if declared is not None and len(sent) < declared:
@@ -98,6 +99,24 @@ def _sent(environ: WSGIEnvironment) -> bytes:
             HTTPStatus.BAD_REQUEST, f"the body ended after {len(sent)} of {declared} bytes"
         )
     return sent
+
+
+def _read(environ: WSGIEnvironment, most_bytes: int) -> bytes:
+    try:
+        read: bytes = environ["wsgi.input"].read(most_bytes)
+    except (
+        Exception
+    ) as error:  # each server has its own for chunks that are none and lines that break
+        raise Refused(HTTPStatus.BAD_REQUEST, f"the body cannot be read: {error}") from error
+    return read
+
+
+def _discard_rest(environ: WSGIEnvironment) -> None:
+    """Let the sender finish, within bounds: many look for the answer only then, and an early end breaks their line."""
+    left = 2 * settings.OTLP_MAX_BODY_BYTES
+    with suppress(Refused):
+        while left > 0 and (read := _read(environ, min(left, _PIECE_BYTES))):
+            left -= len(read)
 
 
 def _decompressed(sent: bytes, encoding: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import http.client
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -198,6 +199,25 @@ def test_without_a_database_both_doors_start_and_say_come_again(secret: str) -> 
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     assert 0 < (retry_seconds(error) or 0) < 10, "an exporter gives up after ten seconds"
     assert (status, headers["Retry-After"]) == (503, str(retry_seconds(error)))
+
+
+def test_who_sends_too_much_or_with_no_key_of_ours_gets_to_read_why(secret: str) -> None:
+    """A client that is still writing when the line breaks would take it for an outage, and come again."""
+    door = http_server()
+    with running(door):
+        assert post(door, bytes(17 << 20), secret)[0] == 413
+        assert post(door, bytes(15 << 20), "cwk_unknown")[0] == 401
+
+
+def test_chunks_that_are_none_are_malformed(secret: str) -> None:
+    door = http_server()
+    asked = (
+        "POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-protobuf\r\n"
+        f"Authorization: Bearer {secret}\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
+    )
+    with running(door), socket.create_connection(("127.0.0.1", door.port)) as line:
+        line.sendall(asked.encode())
+        assert line.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
 def post(door: Server, body: bytes, secret: str) -> tuple[int, dict[str, str]]:
