@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -63,8 +63,7 @@ State = tuple[Any, ...]
 Sums = dict[str, list[list[Any]]]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     place: Place
     revision: int
     sign: int
@@ -197,7 +196,8 @@ def write(
 def _line(row: LedgerRow) -> str:
     """The row for COPY, from its place on."""
     call, begun_micros = row.place
-    return f"{call.hex()}\t{moment(begun_micros)}\t{line(row.revision, row.sign, *row.signed())}"
+    values = line((row.revision, row.sign, *row.signed()))
+    return f"{call.hex()}\t{moment(begun_micros)}\t{values}\n"
 
 
 def _sums(rows: Iterable[LedgerRow]) -> Sums:

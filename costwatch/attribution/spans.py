@@ -236,9 +236,14 @@ def datetime_of(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def line(*values: object) -> str:
-    """Values as a line of COPY: numbers, truth values, and texts that need no escaping."""
-    return "\t".join(map(str, values)).replace("None", "\\N") + "\n"
+def line(values: tuple[object, ...]) -> str:
+    """Numbers, truth values and texts that need no escaping, as COPY reads them, with tabs between."""
+    return (_format(len(values)) % values).replace("None", "\\N")
+
+
+@lru_cache(maxsize=64)
+def _format(width: int) -> str:
+    return "\t".join(["%s"] * width)
 
 
 def _line(organization_id: int, row: SpanRow) -> str:
@@ -255,7 +260,7 @@ def _line(organization_id: int, row: SpanRow) -> str:
         tags = said_tags(row.tags)
         last = _escaped(json.dumps(tags)) if tags else "\\N"
         return "\t".join((*first, "\\N", *_LINK_REST, last)) + "\n"
-    numbers = "\t".join(map(str, numbers_of(seen))).replace("None", "\\N")
+    numbers = line(numbers_of(seen))
     return (
         "\t".join(first)
         + f"\t{row.known.profile_id}\t\\\\x{seen.trace_id.hex()}\t\\\\x{seen.span_id.hex()}"
