@@ -96,6 +96,12 @@ def test_a_key_without_limits_and_another_key_are_never_held_up() -> None:
     assert rates.admit(OTHER, tight, 100.0) == 0.0
 
 
+def test_who_was_silent_for_long_has_saved_up_no_more_than_two_seconds_worth() -> None:
+    rates, rate = Rates(), Rate(requests_per_second=2, bytes_per_second=None)
+    rates.admit(KEY, rate, 100.0)
+    assert [rates.admit(KEY, rate, 5000.0) for _ in range(5)] == [0.0] * 4 + [0.5]
+
+
 def test_a_clock_that_stands_still_lets_nothing_in() -> None:
     rates, rate = Rates(), Rate(requests_per_second=1, bytes_per_second=None)
     assert [rates.admit(KEY, rate, 100.0) for _ in range(4)] == [0.0, 0.0, 1.0, 1.0]
