@@ -61,6 +61,7 @@ class _Left:
     requests: float
     bytes: float
     at_seconds: float
+    held_up: int = 0
 
 
 class Rates:
@@ -81,9 +82,20 @@ class Rates:
                 _until_above(left.requests, 1.0, rate.requests_per_second),
                 _until_above(left.bytes, 0.0, rate.bytes_per_second),
             )
-            if not wait_seconds:
+            if wait_seconds:
+                left.held_up += 1
+            else:
                 left.requests -= 1.0
             return wait_seconds
+
+    def pop_held_up(self, key_id: int) -> int:
+        """How many requests were not let in since this was last asked."""
+        with self._lock:
+            left = self._left.get(key_id)
+            if left is None:
+                return 0
+            held_up, left.held_up = left.held_up, 0
+            return held_up
 
     def owe(self, key_id: int, size_bytes: int) -> None:
         """Take the bytes of a body that was admitted."""

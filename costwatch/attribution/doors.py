@@ -153,6 +153,9 @@ def admitted(key: IngestKey) -> Iterator[None]:
         )
     try:
         with _room.place():
+            # Written when one gets in again: who sends too much is not to cost a write each time.
+            if held_up := _rates.pop_held_up(key.pk):
+                count_outcomes(key, {"held up: a request over the key's rate": held_up})
             yield
     except Full:
         raise Refused(

@@ -238,6 +238,11 @@ def test_a_key_that_sends_too_often_is_told_when_to_come_again(
     assert answers[-1].headers["Retry-After"] == "1"
     refused = Status.FromString(answers[-1].body)
     assert (refused.code, "larger batches" in refused.message) == (8, True)
+    settings.OTLP_KEY_REQUESTS_PER_SECOND = 0
+    assert [post(b"").status for _ in range(2)] == [200, 200]
+    assert dict(IngestHour.objects.values_list("outcome", "items")) == {
+        "held up: a request over the key's rate": 2
+    }
 
 
 def test_a_key_that_sends_too_many_bytes_waits_until_they_are_paid_off(
