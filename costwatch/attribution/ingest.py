@@ -144,6 +144,8 @@ def _outcomes(
     outcomes["duplicate"] = len(rows) - len(fresh)
     for row in fresh.values():
         outcomes[_outcome(row.observation)] += 1
+        for tag in row.known.raw_tags or () if row.known else ():
+            outcomes[f"too many values of {tag}: counted as other"] += 1
     for refusal in refusals:
         outcomes[f"refused: {refusal.reason}"] += refusal.count
     return +outcomes

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
@@ -20,7 +20,7 @@ from uuid import UUID
 
 from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
 from costwatch.accounts.models import IngestKey
-from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.dimensions import OTHER, bounded, offering_id, source_id
 from costwatch.attribution.merge import Seen, offering_of, source_of
 from costwatch.attribution.models import Profile
 
@@ -51,6 +51,7 @@ _COMMON = tuple(
     if field.name not in _OF_THE_SPAN | _NESTED | set(_TIMES_AND_DEVICE)
 )
 _TAGS = ("team", "feature", "customer")  # of the span's own tags; who asked is not common
+_OF_SOURCE = {"team": "team_tag", "feature": "feature", "customer": "customer"}
 _common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource_tags")
 
 _CACHE_LIMIT = 50_000
@@ -63,6 +64,7 @@ class Known:
     profile_id: int
     source_id: int
     offering_id: int
+    raw_tags: Mapping[str, str] | None = None  # those that the profile calls OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,18 @@ def known(key: IngestKey, observation: Observation) -> Known:
     """The profile of an observation that came with this key; made where it is the first of its kind."""
     common = _common_of(observation)
     found = _known.get((key.pk, common))
-    if found is None:
-        found = _make(key, observation, common)
-        if len(_known) >= _CACHE_LIMIT:
-            _known.clear()
-        _known[key.pk, common] = found
+    if found is not None:
+        return found
+    raw = {tag: said for tag in _TAGS if (said := getattr(observation.tags, tag))}
+    kept = bounded(key.organization_id, {_OF_SOURCE[tag]: said for tag, said in raw.items()})
+    lost = {tag: said for tag, said in raw.items() if kept[_OF_SOURCE[tag]] != said}
+    if lost:
+        tags = replace(observation.tags, **dict.fromkeys(lost, OTHER))
+        return replace(known(key, replace(observation, tags=tags)), raw_tags=lost)
+    found = _make(key, observation, common)
+    if len(_known) >= _CACHE_LIMIT:
+        _known.clear()
+    _known[key.pk, common] = found
     return found
 
 
@@ -149,22 +158,18 @@ def key_of(profile_id: int) -> int:
 
 
 def rebuilt(
-    profile_id: int,
-    numbers: Sequence[int | None],
-    user: str | None,
-    session: str | None,
-    **own: Any,
+    profile_id: int, numbers: Sequence[int | None], raw_tags: Mapping[str, str], **own: Any
 ) -> Observation:
     """The observation that a row and its loaded profile were made from.
 
-    numbers   in the order of NUMBERS.
-    own       what the span alone says: ids, times, response id.
+    numbers    in the order of NUMBERS.
+    raw_tags   what the profile does not say: who asked, and tags that it calls OTHER.
+    own        what the span alone says: ids, times, response id.
     """
     common = _read[profile_id]
     usage = Usage(*numbers[: len(_USAGE)])
     rest: dict[str, Any] = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
-    team, feature, customer = common.tags.team, common.tags.feature, common.tags.customer
-    tags = Tags(team, feature, customer, user, session)
+    tags = replace(common.tags, **raw_tags)
     return Observation(**common.fields, **rest, **own, usage=usage, tags=tags)
 
 

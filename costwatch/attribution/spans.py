@@ -257,15 +257,14 @@ def _line(organization_id: int, row: SpanRow) -> str:
     )
     seen = row.observation
     if seen is None or row.known is None:
-        tags = said_tags(row.tags)
-        last = _escaped(json.dumps(tags)) if tags else "\\N"
-        return "\t".join((*first, "\\N", *_LINK_REST, last)) + "\n"
+        return "\t".join((*first, "\\N", *_LINK_REST, _json(said_tags(row.tags)))) + "\n"
     numbers = line(numbers_of(seen))
     return (
         "\t".join(first)
         + f"\t{row.known.profile_id}\t\\\\x{seen.trace_id.hex()}\t\\\\x{seen.span_id.hex()}"
         + f"\t{seen.start_unix_ns % 1000}\t{seen.end_unix_ns - seen.start_unix_ns}\t{numbers}"
-        + f"\t{_text(seen.response_id)}\t{_text(seen.tags.user)}\t{_text(seen.tags.session)}\t\\N\n"
+        + f"\t{_text(seen.response_id)}\t{_text(seen.tags.user)}\t{_text(seen.tags.session)}"
+        + f"\t{_json(row.known.raw_tags)}\n"
     )
 
 
@@ -274,6 +273,10 @@ def _text(said: str | None) -> str:
         return "\\N"
     # Decoded texts are printable: nothing but a backslash means anything to COPY.
     return said.replace("\\", "\\\\") if said.isprintable() else _escaped(said)
+
+
+def _json(said: Mapping[str, str] | None) -> str:
+    return _escaped(json.dumps(said)) if said else "\\N"
 
 
 def _escaped(said: str) -> str:
@@ -304,11 +307,11 @@ def _row(columns: Sequence[Any]) -> SpanRow:
         row.tags = Tags(**json.loads(tags)) if tags else NO_TAGS
         return row
     start_unix_ns = begun_micros * 1000 + start_rest_ns
+    raw_tags = {"user": user, "session": session} | (json.loads(tags) if tags else {})
     row.observation = profiles.rebuilt(
         profile_id,
         numbers,
-        user,
-        session,
+        raw_tags,
         trace_id=bytes(trace_id),
         span_id=bytes(span_id),
         parent_span_id=None,

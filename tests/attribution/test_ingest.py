@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -15,7 +16,15 @@ from collectors.observation import Observation, Provenance, SpanLink, Tags, Usag
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import dimensions, ingest, partitions, profiles
 from costwatch.attribution.audit import differences
-from costwatch.attribution.models import Entry, IngestHour, LatencyHour, UsageHour
+from costwatch.attribution.models import (
+    Entry,
+    IngestHour,
+    LatencyHour,
+    Profile,
+    Source,
+    Span,
+    UsageHour,
+)
 from costwatch.attribution.rollups import USAGE_COLUMNS, add_batches
 from tests.factories import NOON, OrganizationFactory, body, ingest_key, observation
 
@@ -200,6 +209,30 @@ def test_calls_that_only_look_alike_are_not_one(key: IngestKey) -> None:
     send(key, observation(response_id="chatcmpl-2", usage=Usage(input_tokens=7, output_tokens=3)))
     send(key, observation(response_id="chatcmpl-3", service_name="other"))
     assert counted(key.organization_id)["calls"] == 5
+
+
+def test_a_random_tag_does_not_fill_the_tables(key: IngestKey, settings: Any) -> None:
+    settings.MAX_TAG_VALUES = 5
+    for start in range(0, 60, 20):
+        send(key, *(observation(feature=f"request-{n}") for n in range(start, start + 20)))
+    assert counted(key.organization_id)["calls"] == 60
+    assert Profile.objects.count() == Source.objects.count() == 6
+    assert Source.objects.filter(feature="other").count() == 1
+    warned = IngestHour.objects.get(outcome__startswith="too many values of feature")
+    assert warned.items == 55
+    raw = Span.objects.exclude(tags=None).values_list("tags__feature", flat=True)
+    assert sorted(raw) == sorted(f"request-{n}" for n in range(5, 60))
+
+
+def test_a_random_tag_around_a_call_does_not_fill_the_tables(key: IngestKey, settings: Any) -> None:
+    settings.MAX_TAG_VALUES = 3
+    for number in range(9):
+        call = observation(parent_span_id=b"handler!")
+        tags = Tags(customer=f"random-{number}")
+        handler = SpanLink(call.trace_id, b"handler!", None, call.start_unix_ns, tags)
+        send(key, call, links=(handler,))
+    assert Source.objects.count() == 5, "three, other, and none at all"
+    assert counted(key.organization_id)["calls"] == 9
 
 
 def test_a_failed_attempt_below_a_call_that_went_well_is_no_call(key: IngestKey) -> None:
