@@ -67,6 +67,15 @@ DROP INDEX span_by_call, span_by_parent;
 CREATE INDEX span_by_call ON attribution_span (call_id) WHERE call_id IS NOT NULL;
 CREATE INDEX span_by_parent ON attribution_span (parent_key) WHERE parent_key IS NOT NULL;
 """
+# identity.py keeps a bit of each id for itself.
+CALL_IDS = "; ".join(
+    f"""
+UPDATE attribution_{table} SET call_id = (
+       lpad(to_hex(('x' || left(call_id::text, 2))::bit(8)::int & 254), 2, '0') || substr(call_id::text, 3))::uuid
+ WHERE call_id IS NOT NULL
+"""
+    for table in ("span", "entry")
+)
 SPAN_FACTS = "ALTER TABLE attribution_span DROP COLUMN facts, DROP COLUMN key_id"
 ENTRY = """
 ALTER TABLE attribution_entry DROP CONSTRAINT attribution_entry_pkey;
@@ -80,7 +89,7 @@ UPDATE attribution_batch AS batch SET sums = jsonb_build_object(
     'usage', coalesce((
         SELECT jsonb_agg(jsonb_build_array(hour, source_id, offering_id, calls, failed, unknown, contradicted,
                    input, cache_read, cache_write, output, reasoning, device, marginal, alone, energy, repeated, repeated_device))
-          FROM (SELECT (extract(epoch FROM started_at)::bigint / 3600) AS hour, source_id, offering_id,
+          FROM (SELECT (floor(extract(epoch FROM started_at) / 3600)::bigint) AS hour, source_id, offering_id,
                        sum(sign) AS calls, coalesce(sum(sign) FILTER (WHERE failed), 0) AS failed,
                        coalesce(sum(sign) FILTER (WHERE NOT usage_known), 0) AS unknown,
                        coalesce(sum(sign) FILTER (WHERE contradicted), 0) AS contradicted,
@@ -96,7 +105,7 @@ UPDATE attribution_batch AS batch SET sums = jsonb_build_object(
                   FROM attribution_entry WHERE batch_id = batch.id GROUP BY 1, 2, 3) AS hours), '[]'),
     'latency', coalesce((
         SELECT jsonb_agg(jsonb_build_array(hour, source_id, offering_id, measure, bucket, calls))
-          FROM (SELECT (extract(epoch FROM started_at)::bigint / 3600) AS hour, source_id, offering_id, measure,
+          FROM (SELECT (floor(extract(epoch FROM started_at) / 3600)::bigint) AS hour, source_id, offering_id, measure,
                        CASE WHEN ns > 1 THEN ceil(ln(ns::double precision) / ln(1.02::double precision / 0.98)) ELSE 0 END AS bucket,
                        sum(sign) AS calls
                   FROM attribution_entry CROSS JOIN LATERAL (VALUES
@@ -151,7 +160,15 @@ class Migration(migrations.Migration):
         migrations.AddField("batch", "sums", models.JSONField(null=True)),
         migrations.RunSQL(SUMS, migrations.RunSQL.noop),
         migrations.RunSQL(
-            [SPAN_COLUMNS, SPAN_PROFILES, SPAN_OBSERVATIONS, SPAN_LINKS, SPAN_FACTS, SPAN_KEYS],
+            [
+                SPAN_COLUMNS,
+                SPAN_PROFILES,
+                SPAN_OBSERVATIONS,
+                SPAN_LINKS,
+                CALL_IDS,
+                SPAN_FACTS,
+                SPAN_KEYS,
+            ],
             state_operations=[
                 migrations.DeleteModel("Span"),
                 migrations.CreateModel(
