@@ -60,7 +60,8 @@ _FIELDS = tuple(field.name for field in fields(Observation) if field.name not in
 # Protobuf: a string of under 128 bytes as field 1.
 _NAME_FIELD, _ONE_BYTE = 0x0A, 0x7F
 _MAX_COMMON_BYTES = 512
-_CACHE_LIMIT = 50_000  # what random values of common attributes can fill
+# What random values of common attributes can fill.
+_SEEN_LIMIT, _PROTOTYPES_LIMIT = 50_000, 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ def parts_of(attributes: Iterable[bytes]) -> Parts | None:
 
 
 def _remember(attribute: bytes, said: Said) -> Said:
-    if len(_seen) >= _CACHE_LIMIT:
+    if len(_seen) >= _SEEN_LIMIT:
         forget()
     _seen[attribute] = said
     return said
@@ -165,7 +166,7 @@ def remember(
     """
     if seen is not None and not is_plain(seen.dialect):
         return
-    if len(_prototypes) >= _CACHE_LIMIT:
+    if len(_prototypes) >= _PROTOTYPES_LIMIT:
         _prototypes.clear()
     _prototypes[key] = Prototype(own, link, seen, scope)
 
