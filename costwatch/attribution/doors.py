@@ -27,7 +27,6 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
-from django.db.models import Q
 from django.utils import timezone
 from google.protobuf.message import Message
 from kombu.exceptions import OperationalError as BrokerError
@@ -128,9 +127,8 @@ def sender(authorization: str) -> IngestKey:
         )
     now = timezone.now()
     # Once a minute is enough to know whether a key is still in use, and spares a write per body.
-    IngestKey.objects.filter(
-        Q(last_used_at=None) | Q(last_used_at__lt=now - _USED_EVERY), pk=key.pk
-    ).update(last_used_at=now)
+    if key.last_used_at is None or key.last_used_at < now - _USED_EVERY:
+        IngestKey.objects.filter(pk=key.pk).update(last_used_at=now)
     return key
 
 
