@@ -145,7 +145,22 @@ class IngestKey(Secret):
     PREFIX = "cwk_"
 
     team = models.ForeignKey(Team, on_delete=models.PROTECT, null=True, blank=True)
-    environment = models.CharField(max_length=64, blank=True)
+    environment = models.CharField(max_length=64, blank=True)  # of what names none itself
+    # What may be sent with it to one receiver process; null: as the receiver's settings say.
+    requests_per_second = models.PositiveIntegerField(null=True, blank=True)
+    max_body_bytes = models.PositiveIntegerField(null=True, blank=True)  # as sent or decompressed
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(requests_per_second__isnull=True) | Q(requests_per_second__gt=0),
+                name="key_requests_above_zero",
+            ),
+            models.CheckConstraint(
+                condition=Q(max_body_bytes__isnull=True) | Q(max_body_bytes__gt=0),
+                name="key_bytes_above_zero",
+            ),
+        ]
 
 
 class ApiToken(Secret):

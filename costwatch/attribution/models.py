@@ -273,7 +273,7 @@ class Batch(models.Model):
     """The ledger entries of one body of telemetry. Added to the rollups exactly once, when added_at is set."""
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
-    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT)
+    key = models.ForeignKey(IngestKey, on_delete=models.PROTECT, db_index=False)
     received_at = models.DateTimeField(default=timezone.now)
     entries = models.IntegerField()
     first_started_at = models.DateTimeField()
@@ -289,7 +289,8 @@ class Batch(models.Model):
                 fields=["organization", "id"],
                 condition=Q(added_at__isnull=True),
                 name="batch_not_added",
-            )
+            ),
+            models.Index(fields=["key", "-id"], name="batch_by_key"),  # a key's latest
         ]
 
     def __str__(self) -> str:
