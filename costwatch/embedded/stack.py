@@ -170,6 +170,7 @@ def _worker() -> Program:
                 "3",
                 "--without-gossip",
                 "--without-mingle",
+                "--without-heartbeat",  # nobody listens, and it is an error in the log of Postgres each time
                 "--loglevel",
                 "WARNING",
             ),
