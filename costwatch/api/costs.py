@@ -42,7 +42,7 @@ _COPIED = (
     "unpriced_calls",
     "unpriced_tokens",
 )
-_IDS = (Dimension.TEAM, Dimension.SOURCE)  # they have an id beside the name
+_IDS = (Dimension.TEAM, Dimension.SOURCE, Dimension.KEY)  # they have an id beside the name
 
 
 def _name_field(dimension: str) -> serializers.CharField:
@@ -67,6 +67,8 @@ class CostSerializer(serializers.Serializer[Any]):
     customer = _name_field("customer")
     source = _name_field("source")  # type: ignore[assignment]  # a field of that name
     source_id = serializers.IntegerField(required=False, allow_null=True)
+    key = _name_field("key")
+    key_id = serializers.IntegerField(required=False, allow_null=True)
     service = _name_field("service")
     environment = _name_field("environment")
     provider = _name_field("provider")

@@ -4,10 +4,13 @@ Rules come first, by priority. Where none matches, the raw team tag names the te
 else the ingest key's team pays; else the source is unattributed, and shown as such.
 """
 
-from collections.abc import Iterable, Sequence
+import fnmatch
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from django.db import connection, transaction
 
@@ -15,6 +18,7 @@ from costwatch.accounts.models import Team
 from costwatch.attribution.models import AssignmentRule, Source, SourceTeam
 
 PATTERNS = ("service_name", "environment", "team_tag", "feature", "customer")
+_AT_ONCE = 5000  # rows in a statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,25 @@ def reassign(organization_id: int) -> None:
     _write_all(organization_id, list(sources))
 
 
-def payers(source: Source, rules: Iterable[AssignmentRule], teams: Iterable[Team]) -> list[Payer]:
+def teams_by_tag(teams: Iterable[Team]) -> dict[str, int]:
+    """Ids by every tag that names a team, lower case; of two with the same tag the first by name."""
+    named: dict[str, int] = {}
+    for team in teams:
+        for tag in (team.slug, team.name, team.cost_centre):
+            named.setdefault(tag.casefold(), team.pk)
+    return named
+
+
+def payers(
+    source: Source, rules: Iterable[AssignmentRule], named: Mapping[str, int]
+) -> list[Payer]:
     """Who pays for a source over all time: periods in order that neither overlap nor leave a gap.
 
     rules   in order of priority.
+    named   teams_by_tag().
     """
     matching = [rule for rule in rules if matches(rule, source)]
-    fallback = _without_rule(source, teams)
+    fallback = _without_rule(source, named)
     edges = {edge for rule in matching for edge in (rule.valid_from, rule.valid_until) if edge}
     starts: list[datetime | None] = [None, *sorted(edges)]
     ends: list[datetime | None] = [*starts[1:], None]
@@ -64,14 +80,15 @@ def matches(rule: AssignmentRule, source: Source) -> bool:
         return False
     return all(
         not getattr(rule, name)
-        or fnmatchcase(getattr(source, name).lower(), _glob(getattr(rule, name)))
+        or _expression(getattr(rule, name)).match(getattr(source, name).lower())
         for name in PATTERNS
     )
 
 
-def _glob(pattern: str) -> str:
-    # Only * is special to us; fnmatch would read [a] and ? too.
-    return pattern.lower().replace("[", "[[]").replace("?", "[?]")
+@lru_cache(maxsize=10_000)
+def _expression(pattern: str) -> re.Pattern[str]:
+    # Only * is special to us; fnmatch would read [a] and ? too. Its expressions stay quick however many * there are.
+    return re.compile(fnmatch.translate(pattern.lower().replace("[", "[[]").replace("?", "[?]")))
 
 
 def _payer_at(
@@ -102,12 +119,10 @@ def _joined(periods: Sequence[Payer]) -> list[Payer]:
     return joined
 
 
-def _without_rule(source: Source, teams: Iterable[Team]) -> Payer:
+def _without_rule(source: Source, named: Mapping[str, int]) -> Payer:
     tag = source.team_tag.strip().casefold()
-    if tag:
-        for team in teams:
-            if tag in {team.slug.casefold(), team.name.casefold(), team.cost_centre.casefold()}:
-                return Payer(team.pk, "team tag")
+    if tag and tag in named:
+        return Payer(named[tag], "team tag")
     if source.key.team_id is not None:
         return Payer(source.key.team_id, "key's team")
     return Payer(None, "no rule matches")
@@ -126,20 +141,36 @@ def _lock(organization_id: int) -> None:
 
 
 def _write_all(organization_id: int, sources: Sequence[Source]) -> None:
+    """Only of sources for which it changes: most changes of rules leave most of thousands as they are."""
     _lock(organization_id)
     rules = list(AssignmentRule.objects.filter(organization_id=organization_id))
-    teams = list(Team.objects.filter(organization_id=organization_id))
-    SourceTeam.objects.filter(source__in=sources).delete()
+    named = teams_by_tag(Team.objects.filter(organization_id=organization_id))
+    written = _written([source.pk for source in sources])
+    wanted = {source.pk: payers(source, rules, named) for source in sources}
+    changed = [pk for pk, periods in wanted.items() if written[pk] != set(periods)]
+    SourceTeam.objects.filter(source__in=changed).delete()
     SourceTeam.objects.bulk_create(
-        SourceTeam(
-            organization_id=organization_id,
-            source=source,
-            team_id=payer.team_id,
-            rule_id=payer.rule_id,
-            reason=payer.reason,
-            valid_from=payer.valid_from,
-            valid_until=payer.valid_until,
-        )
-        for source in sources
-        for payer in payers(source, rules, teams)
+        (
+            SourceTeam(
+                organization_id=organization_id,
+                source_id=pk,
+                team_id=payer.team_id,
+                rule_id=payer.rule_id,
+                reason=payer.reason,
+                valid_from=payer.valid_from,
+                valid_until=payer.valid_until,
+            )
+            for pk in changed
+            for payer in wanted[pk]
+        ),
+        batch_size=_AT_ONCE,
     )
+
+
+def _written(source_ids: Sequence[int]) -> dict[int, set[Payer]]:
+    """What is written now, by source."""
+    found: dict[int, set[Payer]] = defaultdict(set)
+    for row in SourceTeam.objects.filter(source__in=source_ids):
+        payer = Payer(row.team_id, row.reason, row.rule_id, row.valid_from, row.valid_until)
+        found[row.source_id].add(payer)
+    return found

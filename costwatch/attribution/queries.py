@@ -3,8 +3,9 @@
 calls, call       single requests, from one or few days of the ledger
 latency           percentiles from the hourly histograms
 capacity          devices' wall time: attributed, busy for nobody, idle
-sources           what sends, and who pays for it
-ingest_health     what was taken and what was refused
+used_period       from the first hour of use to the last; last_used: of each source
+payers_in         why which team pays for a source
+ingest_health     what was taken and what was refused; arrivals: how much in which hour; lags: how late
 """
 
 from __future__ import annotations
@@ -14,24 +15,25 @@ import binascii
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models import Exists, F, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum
 
 from collectors.observation import Observation, Tags
 from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import family
 from costwatch.attribution.family import Told
 from costwatch.attribution.merge import Seen, outermost_first, tags_of
-from costwatch.attribution.models import CapacityHour, Entry, IngestHour, Source, SourceTeam
+from costwatch.attribution.models import CapacityHour, Entry, IngestHour, SourceTeam, UsageHour
 from costwatch.attribution.spans import micros_of
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 
 MAX_CALLS = 1000
+LAG_OF_BODIES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,22 @@ class CapacityRow:
 
 @dataclass(frozen=True, slots=True)
 class IngestRow:
+    key_id: int
     key: str
     outcome: str
     items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """From the beginning of the newest call in a body to the body's arrival; below zero a clock is wrong.
+
+    When the call ended, the ledger's batches do not say: a long answer is in it with its whole length.
+    """
+
+    bodies: int
+    p50_seconds: float
+    p95_seconds: float
 
 
 class BadCursor(ValueError):
@@ -380,15 +395,39 @@ def capacity(organization: Organization, period: Period) -> list[CapacityRow]:
     ]
 
 
-def sources(organization: Organization) -> QuerySet[Source]:
-    """What sends, with the team that pays now as `team_name` (None: unattributed)."""
-    payer = SourceTeam.objects.filter(source_id=OuterRef("pk"), valid_until=None)
-    return (
-        Source.objects.filter(organization=organization)
-        .select_related("key")
-        .annotate(team_name=Subquery(payer.values("team__name")[:1]))
-        .order_by("service_name", "team_tag", "feature", "customer")
+# Sources, and what the keys bring
+
+
+def used_period(organization: Organization) -> Period | None:
+    """From the first hour of use to the end of the last; None where nothing was used."""
+    hours = UsageHour.objects.filter(organization=organization).aggregate(
+        first=Min("hour"), last=Max("hour")
     )
+    if hours["first"] is None:
+        return None
+    return Period(hours["first"], hours["last"] + timedelta(hours=1))
+
+
+def last_used(organization: Organization, period: Period) -> dict[int, datetime]:
+    """The last hour of a period with use, by source."""
+    hours = UsageHour.objects.filter(
+        organization=organization, hour__gte=period.start, hour__lt=period.end, calls__gt=0
+    )
+    return dict(hours.values_list("source").annotate(Max("hour")).order_by())
+
+
+def payers_in(
+    organization: Organization, period: Period, source_ids: Collection[int]
+) -> dict[tuple[int, int | None], SourceTeam]:
+    """Why a team pays for a source, by their ids; of several reasons in a period the latest."""
+    rows = SourceTeam.objects.filter(
+        Q(valid_from=None) | Q(valid_from__lt=period.end),
+        Q(valid_until=None) | Q(valid_until__gt=period.start),
+        organization=organization,
+        source__in=source_ids,
+    )
+    ordered = rows.select_related("rule").order_by(F("valid_from").asc(nulls_first=True))
+    return {(row.source_id, row.team_id): row for row in ordered}
 
 
 def ingest_health(organization: Organization, period: Period) -> list[IngestRow]:
@@ -397,11 +436,57 @@ def ingest_health(organization: Organization, period: Period) -> list[IngestRow]
         IngestHour.objects.filter(
             organization=organization, hour__gte=period.start, hour__lt=period.end
         )
-        .values("outcome", name=F("key__name"), shown=F("key__shown_prefix"))
+        .values("outcome", "key_id", name=F("key__name"), shown=F("key__shown_prefix"))
         .annotate(total=Sum("items"))
         .order_by("-total", "outcome")
     )
     return [
-        IngestRow(f"{row['name']} ({row['shown']}…)", row["outcome"], int(row["total"]))
+        IngestRow(
+            row["key_id"], f"{row['name']} ({row['shown']}…)", row["outcome"], int(row["total"])
+        )
         for row in rows
     ]
+
+
+def arrivals(organization: Organization, period: Period) -> dict[int, dict[datetime, int]]:
+    """How many items arrived in each hour of a period, by key."""
+    rows = (
+        IngestHour.objects.filter(
+            organization=organization, hour__gte=period.start, hour__lt=period.end
+        )
+        .values_list("key_id", "hour")
+        .annotate(Sum("items"))
+        .order_by()
+    )
+    found: dict[int, dict[datetime, int]] = defaultdict(dict)
+    for key_id, hour, items in rows:
+        found[key_id][hour] = int(items)
+    return found
+
+
+# Of a key's latest bodies; the index by key and id ends the search there, however many there were.
+_LAG = """
+SELECT key.id, count(*),
+       percentile_disc(0.5) WITHIN GROUP (ORDER BY batch.received_at - batch.last_started_at),
+       percentile_disc(0.95) WITHIN GROUP (ORDER BY batch.received_at - batch.last_started_at)
+  FROM accounts_ingestkey AS key
+ CROSS JOIN LATERAL (
+       SELECT received_at, last_started_at
+         FROM attribution_batch
+        WHERE key_id = key.id
+        ORDER BY id DESC
+        LIMIT %(bodies)s
+       ) AS batch
+ WHERE key.organization_id = %(organization)s
+ GROUP BY key.id
+"""
+
+
+def lags(organization: Organization) -> dict[int, Lag]:
+    """How late the latest bodies that changed anything came, by key."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LAG, {"organization": organization.pk, "bodies": LAG_OF_BODIES})
+        return {
+            key_id: Lag(bodies, p50.total_seconds(), p95.total_seconds())
+            for key_id, bodies, p50, p95 in cursor
+        }

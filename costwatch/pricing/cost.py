@@ -20,7 +20,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from costwatch.accounts.models import Organization, Team
+from costwatch.accounts.models import IngestKey, Organization, Team
 from costwatch.attribution.models import Entry, Source
 from costwatch.domain import money
 from costwatch.domain.periods import Period, hour_of
@@ -37,6 +37,7 @@ class Dimension(StrEnum):
     FEATURE = "feature"
     CUSTOMER = "customer"
     SOURCE = "source"  # ids
+    KEY = "key"  # ids of ingest keys
     SERVICE = "service"
     ENVIRONMENT = "environment"
     PROVIDER = "provider"
@@ -118,6 +119,7 @@ _KEYS = {
     Dimension.FEATURE: "source.feature",
     Dimension.CUSTOMER: "source.customer",
     Dimension.SOURCE: "source.id",
+    Dimension.KEY: "source.key_id",
     Dimension.SERVICE: "source.service_name",
     Dimension.ENVIRONMENT: "source.environment",
     Dimension.PROVIDER: "offering.provider",
@@ -327,6 +329,9 @@ class _Labels:
         if Dimension.SOURCE in group_by:
             sources = Source.objects.filter(organization=organization)
             self.names[Dimension.SOURCE] = {source.pk: str(source) for source in sources}
+        if Dimension.KEY in group_by:
+            keys = IngestKey.objects.filter(organization=organization)
+            self.names[Dimension.KEY] = {key.pk: str(key) for key in keys}
 
     def of(self, dimension: Dimension, value: str | int | None) -> str:
         if isinstance(value, int):

@@ -1,0 +1,175 @@
+"""What each ingest key brings, what became of it, and what of it nobody can price."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from costwatch.accounts.models import IngestKey, Organization
+from costwatch.attribution import queries
+from costwatch.attribution.queries import IngestRow, Lag
+from costwatch.domain.periods import Period, hour_of
+from costwatch.pricing.cost import CostRow, Dimension, costs
+
+RATE_HOURS = 24
+
+# What attribution writes into IngestHour.outcome, by how it begins.
+_COUNTED = ("observation", "contradiction: ")
+_BEGINNINGS = {
+    "refused": "refused: ",
+    "contradictions": "contradiction: ",
+    "dropped": "dropped: ",
+    "held_up": "held up: ",
+    "overflowed": "too many values of ",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """So many items, and why."""
+
+    reason: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """A model, or what of it is metered, that no price was known for in a period.
+
+    A model is unknown where nothing of it has a price; else single SKUs of it lack theirs.
+    """
+
+    provider: str
+    model: str
+    device_type: str
+    meters: tuple[str, ...]  # of the SKUs without a price
+    unknown: bool
+    calls: int
+    keys: tuple[str, ...]  # that sent it
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHealth:
+    """A key's telemetry in a period. Items are spans, log records and bodies, as the reason says."""
+
+    key: IngestKey
+    items: int
+    counted: int  # observations of calls, also those that contradict themselves
+    links: int
+    wrappers: int
+    duplicates: int
+    refused: tuple[Said, ...]
+    contradictions: tuple[Said, ...]
+    dropped: tuple[Said, ...]
+    held_up: tuple[Said, ...]
+    overflowed: tuple[Said, ...]
+    per_minute: float  # now: in this hour and the one before
+    hours: tuple[int, ...]  # items in each of the last RATE_HOURS hours, this one included
+    lag: Lag | None  # None: nothing it sent has changed a sum
+
+    @property
+    def last_received_at(self) -> datetime | None:
+        """To the minute."""
+        return self.key.last_used_at
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    keys: tuple[KeyHealth, ...]  # those that sent in the period or may send, the busiest first
+    unpriced: tuple[Unpriced, ...]  # unknown models first
+
+
+def ingest_health(organization: Organization, period: Period, now: datetime) -> Health:
+    rows: dict[int, list[IngestRow]] = defaultdict(list)
+    for row in queries.ingest_health(organization, period):
+        rows[row.key_id].append(row)
+    first = hour_of(now) - timedelta(hours=RATE_HOURS - 1)
+    lately = queries.arrivals(organization, Period(first, first + timedelta(hours=RATE_HOURS)))
+    lags = queries.lags(organization)
+    keys = IngestKey.objects.filter(organization=organization).select_related("team")
+    healths = [
+        _health(key, rows[key.pk], lately.get(key.pk, {}), lags.get(key.pk), now)
+        for key in keys.order_by("name", "pk")
+        if rows[key.pk] or key.revoked_at is None
+    ]
+    return Health(
+        tuple(sorted(healths, key=lambda health: -health.items)),
+        unpriced(organization, period),
+    )
+
+
+def _health(
+    key: IngestKey,
+    rows: Iterable[IngestRow],
+    lately: Mapping[datetime, int],
+    lag: Lag | None,
+    now: datetime,
+) -> KeyHealth:
+    items = {row.outcome: row.items for row in rows}
+    this_hour = hour_of(now)
+    hours = [this_hour - timedelta(hours=n) for n in reversed(range(RATE_HOURS))]
+    minutes = 60 + (now - this_hour) / timedelta(minutes=1)
+    return KeyHealth(
+        key=key,
+        items=sum(items.values()),
+        counted=sum(n for outcome, n in items.items() if outcome.startswith(_COUNTED)),
+        links=items.get("link", 0),
+        wrappers=items.get("wrapper", 0),
+        duplicates=items.get("duplicate", 0),
+        **{name: _said(items, beginning) for name, beginning in _BEGINNINGS.items()},
+        per_minute=sum(lately.get(hour, 0) for hour in hours[-2:]) / minutes,
+        hours=tuple(lately.get(hour, 0) for hour in hours),
+        lag=lag,
+    )
+
+
+def _said(items: Mapping[str, int], beginning: str) -> tuple[Said, ...]:
+    return tuple(
+        Said(outcome.removeprefix(beginning), n)
+        for outcome, n in items.items()
+        if outcome.startswith(beginning)
+    )
+
+
+_Model = tuple[str, str, str]  # provider, model, device type
+
+
+def unpriced(organization: Organization, period: Period) -> tuple[Unpriced, ...]:
+    """What was used in a period and has no price: unknown models first, the most used first."""
+    by = (
+        Dimension.PROVIDER,
+        Dimension.MODEL,
+        Dimension.DEVICE_TYPE,
+        Dimension.METER,
+        Dimension.KEY,
+    )
+    rows: dict[_Model, list[CostRow]] = defaultdict(list)
+    for row in costs(organization, period, group_by=by):
+        if row.key[Dimension.METER] is not None:
+            provider, model, device_type = (str(row.key[dimension]) for dimension in by[:3])
+            rows[provider, model, device_type].append(row)
+    found = [_unpriced(model, of_model) for model, of_model in rows.items()]
+    return tuple(
+        sorted(
+            (one for one in found if one.meters),
+            key=lambda one: (not one.unknown, -one.calls, one.provider, one.model),
+        )
+    )
+
+
+def _unpriced(model: _Model, rows: Iterable[CostRow]) -> Unpriced:
+    known = list(rows)
+    without = [row for row in known if row.unpriced_tokens or row.unpriced_device_ns]
+    meters = {str(row.key[Dimension.METER]) for row in without}
+    by_meter: dict[str, int] = defaultdict(int)
+    for row in without:
+        by_meter[str(row.key[Dimension.METER])] += row.unpriced_calls
+    return Unpriced(
+        *model,
+        meters=tuple(sorted(meters)),
+        unknown=len(without) == len(known) and not any(row.cost for row in known),
+        calls=max(by_meter.values(), default=0),  # a call is in each of its meters
+        keys=tuple(sorted({row.label[Dimension.KEY] for row in without})),
+    )
