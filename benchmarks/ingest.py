@@ -62,7 +62,7 @@ def _service(data_dir: Path) -> Iterator[tuple[str, int, str]]:
         port = _free_port()
         stack.enter_context(
             _process(
-                "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread", "--threads", "4",
+                "gunicorn", "--bind", f"127.0.0.1:{port}", "--workers", "2", "--worker-class", "gthread", "--threads", "24",
                 "--no-control-socket", "--log-level", "warning", "costwatch.attribution.receive:application",
             )
         )  # fmt: skip
