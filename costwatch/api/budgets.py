@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.validators import ProhibitNullCharactersValidator
 from django.db import transaction
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
@@ -13,7 +12,8 @@ from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from costwatch.accounts.models import AuditEvent, Team
+from costwatch.accounts.models import Team
+from costwatch.api.fields import TeamField, of_organization
 from costwatch.api.permissions import MayChangeMoney
 from costwatch.api.scope import OrganizationView
 from costwatch.budgets.evaluate import BudgetState, state_of
@@ -50,14 +50,6 @@ class StateSerializer(serializers.Serializer[BudgetState]):
 
     def get_spent(self, state: BudgetState) -> str:
         return f"{state.spent:f}"
-
-
-class TeamField(serializers.SlugRelatedField[Team]):
-    """A team by its slug."""
-
-    def to_internal_value(self, data: Any) -> Any:
-        ProhibitNullCharactersValidator()(str(data))  # before the database is asked for it
-        return super().to_internal_value(data)
 
 
 class BudgetSerializer(serializers.ModelSerializer[Budget]):
@@ -104,10 +96,7 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         read_only_fields = ("id", "currency", "period", "created_at")
 
     def get_fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = super().get_fields()
-        if "organization" in self.context:
-            fields["team"].queryset = self.context["organization"].teams.all()
-        return fields
+        return of_organization(super().get_fields(), self.context)
 
     @extend_schema_field(StateSerializer)
     def get_state(self, budget: Budget) -> Any:
@@ -147,7 +136,7 @@ class BudgetsView(OrganizationView):
             budget = serializer.save(
                 organization=self.organization, currency=self.organization.currency
             )
-            _record(self, "budget.created", budget, _written(serializer, request.data))
+            self.record("budget.created", budget, _written(serializer, request.data))
         return Response(serializer.data, status=status.HTTP_201_CREATED)
 
 
@@ -169,14 +158,14 @@ class BudgetView(OrganizationView):
         serializer.is_valid(raise_exception=True)
         with transaction.atomic():
             budget = serializer.save()
-            _record(self, "budget.changed", budget, _written(serializer, request.data))
+            self.record("budget.changed", budget, _written(serializer, request.data))
         return Response(serializer.data)
 
     @extend_schema(summary="Delete a budget with its alerts", responses={204: None})
     def delete(self, request: Request, budget_id: int) -> Response:
         budget = self._budget(budget_id)
         with transaction.atomic():
-            _record(self, "budget.deleted", budget, {"amount": f"{budget.amount.normalize():f}"})
+            self.record("budget.deleted", budget, {"amount": f"{budget.amount.normalize():f}"})
             budget.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
@@ -189,13 +178,3 @@ def _written(serializer: BudgetSerializer, sent: Any) -> dict[str, Any]:
     """Of what was sent what is saved, as it was understood, for the audit log."""
     writable = ("name", "team", "amount", "thresholds", "addresses", "active")
     return {name: serializer.data[name] for name in writable if name in sent}
-
-
-def _record(view: OrganizationView, action: str, budget: Budget, details: dict[str, Any]) -> None:
-    AuditEvent.objects.create(
-        organization=view.organization,
-        actor=view.user,
-        action=action,
-        target=str(budget)[:200],
-        details=details,
-    )

@@ -1,7 +1,10 @@
 """GET /ingest-health"""
 
+from __future__ import annotations
+
 from typing import Any
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema, inline_serializer
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -10,6 +13,7 @@ from rest_framework.response import Response
 from costwatch.api.parameters import END, START, period_of
 from costwatch.api.scope import OrganizationView
 from costwatch.attribution import queries
+from costwatch.reports.ingest import ingest_health
 
 
 class IngestSerializer(serializers.Serializer[Any]):
@@ -20,12 +24,77 @@ class IngestSerializer(serializers.Serializer[Any]):
     items = serializers.IntegerField(help_text="spans")
 
 
+class SaidSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField()
+    items = serializers.IntegerField()
+
+
+class LagSerializer(serializers.Serializer[Any]):
+    """From the beginning of the newest call in a body to the body's arrival, of the latest bodies."""
+
+    bodies = serializers.IntegerField()
+    p50_seconds = serializers.FloatField()
+    p95_seconds = serializers.FloatField()
+
+
+class KeyHealthSerializer(serializers.Serializer[Any]):
+    """A key's telemetry in the period."""
+
+    key_id = serializers.IntegerField(source="key.pk")
+    key = serializers.CharField()
+    revoked_at = serializers.DateTimeField(source="key.revoked_at", allow_null=True)
+    last_received_at = serializers.DateTimeField(allow_null=True, help_text="to the minute")
+    items_per_minute = serializers.FloatField(
+        source="per_minute", help_text="now: in this hour and the one before"
+    )
+    lag = LagSerializer(allow_null=True, help_text="null: nothing it sent has changed a sum")
+    items = serializers.IntegerField()
+    counted = serializers.IntegerField(help_text="observations of calls")
+    links = serializers.IntegerField(help_text="spans that only say what is around a call")
+    wrappers = serializers.IntegerField(help_text="spans that repeat what others counted")
+    duplicates = serializers.IntegerField(help_text="spans that had been sent before")
+    refused = SaidSerializer(many=True)
+    contradictions = SaidSerializer(many=True)
+    dropped = SaidSerializer(many=True)
+    held_up = SaidSerializer(many=True)
+    overflowed = SaidSerializer(many=True, help_text="tags with too many values")
+
+
+class UnpricedSerializer(serializers.Serializer[Any]):
+    """A model of which something was used that no price is known for."""
+
+    provider = serializers.CharField()
+    model = serializers.CharField(help_text="empty: nobody named one")
+    device_type = serializers.CharField()
+    meters = serializers.ListField(
+        child=serializers.CharField(), help_text="of the SKUs without a price"
+    )
+    unknown = serializers.BooleanField(help_text="true: nothing of the model has a price")
+    calls = serializers.IntegerField()
+    keys = serializers.ListField(child=serializers.CharField(), help_text="that sent it")
+
+
 class IngestHealthView(OrganizationView):
     @extend_schema(
-        summary="What arrived with each key, and what became of it",
+        summary="What arrived with each key, what became of it, and what of it has no price",
         parameters=[START, END],
-        responses=inline_serializer("IngestHealthPage", {"results": IngestSerializer(many=True)}),
+        responses=inline_serializer(
+            "IngestHealthPage",
+            {
+                "results": IngestSerializer(many=True),
+                "keys": KeyHealthSerializer(many=True),
+                "unpriced": UnpricedSerializer(many=True),
+            },
+        ),
     )
     def get(self, request: Request) -> Response:
-        rows = queries.ingest_health(self.organization, period_of(request, self.organization))
-        return Response({"results": IngestSerializer(rows, many=True).data})
+        period = period_of(request, self.organization)
+        health = ingest_health(self.organization, period, timezone.now())
+        rows = queries.ingest_health(self.organization, period)
+        return Response(
+            {
+                "results": IngestSerializer(rows, many=True).data,
+                "keys": KeyHealthSerializer(health.keys, many=True).data,
+                "unpriced": UnpricedSerializer(health.unpriced, many=True).data,
+            }
+        )

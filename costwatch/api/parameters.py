@@ -90,6 +90,10 @@ def one_of(request: Request, name: str, choices: Collection[str], default: str) 
     return text
 
 
+def flag(request: Request, name: str) -> bool:
+    return one_of(request, name, ("true", "false"), "false") == "true"
+
+
 def several_of(request: Request, name: str, choices: Sequence[str]) -> list[str]:
     """The comma-separated words, each once; none without them."""
     words = [word.strip() for word in request.query_params.get(name, "").split(",") if word.strip()]

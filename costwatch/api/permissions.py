@@ -1,4 +1,4 @@
-"""Who may ask: members read; finance and owners change what money depends on."""
+"""Who may ask: members read; finance and owners change what money depends on, owners what is sent with."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ class MayChangeMoney(IsMember):
         if membership is None:
             return False
         return request.method in SAFE_METHODS or membership.may_change_money
+
+
+class MayChangeKeys(IsMember):
+    """Members read; only owners write."""
+
+    message = "changing this needs the role owner"
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        membership = _membership(view)
+        if membership is None:
+            return False
+        return request.method in SAFE_METHODS or membership.role == Membership.Role.OWNER
 
 
 def _membership(view: APIView) -> Membership | None:

@@ -15,7 +15,7 @@ from costwatch.accounts.memberships import (
     of_organization,
     shown,
 )
-from costwatch.accounts.models import ApiToken, Membership, Organization, User
+from costwatch.accounts.models import ApiToken, AuditEvent, Membership, Organization, User
 
 
 class OrganizationView(APIView):
@@ -53,3 +53,13 @@ class OrganizationView(APIView):
     def user(self) -> User:
         assert isinstance(self.request.user, User)
         return self.request.user
+
+    def record(self, action: str, target: object, details: dict[str, Any]) -> None:
+        """Write down who changed what that money depends on."""
+        AuditEvent.objects.create(
+            organization=self.organization,
+            actor=self.user,
+            action=action,
+            target=str(target)[:200],
+            details=details,
+        )

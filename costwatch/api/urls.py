@@ -1,15 +1,22 @@
 from django.urls import path
 
+from costwatch.api.assignment_rules import AssignmentRulesView, AssignmentRuleView
 from costwatch.api.budgets import BudgetsView, BudgetView
 from costwatch.api.calls import CallsView
 from costwatch.api.capacity import CapacityView
 from costwatch.api.chargeback import ChargebackView
 from costwatch.api.costs import CostsView
 from costwatch.api.ingest_health import IngestHealthView
+from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
 from costwatch.api.recommendations import RecommendationsView
 from costwatch.api.schema import SchemaView
+from costwatch.api.sources import SourcesView
 
 urlpatterns = [
+    path("assignment-rules", AssignmentRulesView.as_view(), name="api-assignment-rules"),
+    path(
+        "assignment-rules/<int:rule_id>", AssignmentRuleView.as_view(), name="api-assignment-rule"
+    ),
     path("budgets", BudgetsView.as_view(), name="api-budgets"),
     path("budgets/<int:budget_id>", BudgetView.as_view(), name="api-budget"),
     path("calls", CallsView.as_view(), name="api-calls"),
@@ -17,6 +24,9 @@ urlpatterns = [
     path("chargeback", ChargebackView.as_view(), name="api-chargeback"),
     path("costs", CostsView.as_view(), name="api-costs"),
     path("ingest-health", IngestHealthView.as_view(), name="api-ingest-health"),
+    path("ingest-keys", IngestKeysView.as_view(), name="api-ingest-keys"),
+    path("ingest-keys/<int:key_id>", IngestKeyView.as_view(), name="api-ingest-key"),
     path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
     path("schema", SchemaView.as_view(), name="api-schema"),
+    path("sources", SourcesView.as_view(), name="api-sources"),
 ]

@@ -9,12 +9,16 @@ from drf_spectacular.generators import SchemaGenerator
 
 from costwatch.accounts.models import AuditEvent, Organization
 from costwatch.api.urls import urlpatterns
+from costwatch.attribution.models import AssignmentRule
 from costwatch.budgets.models import Budget
 from tests.api.conftest import Reader
-from tests.factories import TeamFactory
+from tests.factories import TeamFactory, ingest_key
 from tests.web.hostile import NINES, VALUES
 
-EVERYWHERE = ("start", "end", "month", "team", "cursor", "limit", "lang", "version")
+EVERYWHERE = (
+    *("start", "end", "month", "team", "cursor", "limit", "page", "search", "preview"),
+    *("unattributed", "lang", "version"),
+)
 
 
 def readable() -> Iterator[tuple[str, list[str]]]:
@@ -37,7 +41,10 @@ def test_no_resource_breaks_whatever_it_is_asked_with(
     organization: Organization, reader: Reader, path: str, parameters: list[str]
 ) -> None:
     budget = Budget.objects.create(organization=organization, name="x", amount=1, currency="USD")
-    url = f"/api/v1/{path.format(budget_id=budget.pk)}"
+    team = TeamFactory(organization=organization)
+    rule = AssignmentRule.objects.create(organization=organization, team=team)
+    key = ingest_key(organization)
+    url = f"/api/v1/{path.format(budget_id=budget.pk, rule_id=rule.pk, key_id=key.pk)}"
     reader.client.raise_request_exception = False
     for parameter in parameters:
         for value in VALUES:
@@ -106,3 +113,18 @@ def test_a_number_beyond_all_numbers_is_recorded_as_what_was_saved(
     )
     assert answer.status_code == 201
     assert AuditEvent.objects.get().details == {"name": "inf", "amount": "1.000000"}
+
+
+RULE = ("team", "priority", "service_name", "feature", "key", "valid_from", "valid_until")
+
+
+@pytest.mark.parametrize("field", RULE)
+def test_no_rule_breaks_whatever_it_is_made_of(
+    organization: Organization, finance: Reader, field: str
+) -> None:
+    team = TeamFactory(organization=organization)
+    finance.client.raise_request_exception = False
+    for value in (*VALUES, None, [], {}, 10**400, True):
+        for path in ("assignment-rules?preview=true", "assignment-rules"):
+            status, _ = finance.send("post", path, {"team": team.slug, field: value})
+            assert status in {200, 201, 400}, (field, str(value)[:40])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from django.core.management import call_command
 
-from costwatch.accounts.models import Organization
+from costwatch.accounts.models import IngestKey, Organization
 from costwatch.api.chargeback import ChargebackSerializer, LineSerializer, TeamTotalSerializer
+from costwatch.attribution.ingest import take
 from tests.api.conftest import Reader
+from tests.factories import NOON, body, observation
 from tests.web.test_recommendations import advice
 
 
@@ -60,6 +64,37 @@ def test_ingest_health_says_what_became_of_each_span(
     assert all(row["key"].startswith("tests (cwk_") for row in rows)
 
 
+def test_ingest_health_says_by_key_what_came_how_late_and_what_has_no_price(
+    furnished: Organization, reader: Reader
+) -> None:
+    key = IngestKey.objects.get(organization=furnished)
+    again = observation(at=NOON)
+    contradicting = observation(at=NOON, contradiction="more cached than input tokens")
+    take(key, body(again))
+    take(key, body(again, contradicting, observation(at=NOON + timedelta(hours=5))))
+    answer = reader.get("ingest-health")
+    [health] = answer["keys"]
+    assert health["key"].startswith("tests (cwk_")
+    assert health["duplicates"] == 1
+    assert health["refused"] == [{"reason": "lies more than an hour in the future", "items": 1}]
+    assert health["contradictions"] == [{"reason": "more cached than input tokens", "items": 1}]
+    assert health["items"] == sum(row["items"] for row in answer["results"])
+    assert health["items_per_minute"] == pytest.approx(health["items"] / 90, rel=0.01)
+    assert health["lag"]["bodies"] >= 3
+    assert 0 <= health["lag"]["p50_seconds"] < 60, "they begin at the moment of the test"
+    ranker = {
+        "provider": "in-house",
+        "model": "ranker-7b",
+        "device_type": "",
+        "meters": ["input_tokens", "output_tokens"],
+        "unknown": True,
+        "calls": answer["unpriced"][0]["calls"],
+        "keys": [health["key"]],
+    }
+    assert answer["unpriced"][0] == ranker
+    assert ranker["calls"] > 0
+
+
 def test_recommendations_are_open_ones_unless_asked(
     organization: Organization, reader: Reader
 ) -> None:
@@ -77,6 +112,8 @@ def test_the_schema_is_valid_and_names_every_path(db: None) -> None:
     out = io.StringIO()
     call_command("spectacular", "--validate", "--fail-on-warn", stdout=out)
     for path in (
+        "assignment-rules",
+        "assignment-rules/{rule_id}",
         "budgets",
         "budgets/{budget_id}",
         "calls",
@@ -84,6 +121,9 @@ def test_the_schema_is_valid_and_names_every_path(db: None) -> None:
         "chargeback",
         "costs",
         "ingest-health",
+        "ingest-keys",
+        "ingest-keys/{key_id}",
         "recommendations",
+        "sources",
     ):
         assert f"/api/v1/{path}:" in out.getvalue()
