@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.core.validators import validate_email
+from django.core.validators import MaxValueValidator, MinValueValidator, validate_email
 from django.utils import timezone
 
-from costwatch.accounts.models import Organization, Team
+from costwatch.accounts.keys import MOST_KEYS, in_force
+from costwatch.accounts.models import IngestKey, Organization, Team
+from costwatch.attribution.models import AssignmentRule
+from costwatch.attribution.rules import MOST_PRIORITY, MOST_RULES, check_hour
 from costwatch.budgets.models import Budget, default_thresholds
 from costwatch.domain.periods import Period, day_of
 from costwatch.reports.periods import within_reach
@@ -51,9 +54,17 @@ class IngestKeyForm(SecretForm):
 
     def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.organization = organization
         team = self.fields["team"]
         assert isinstance(team, forms.ModelChoiceField)
         team.queryset = organization.teams.all()
+
+    def clean(self) -> dict[str, Any]:
+        if in_force(self.organization) >= MOST_KEYS:
+            raise forms.ValidationError(
+                f"{MOST_KEYS} keys are in force, which is the most; revoke one that is no longer used."
+            )
+        return super().clean() or {}
 
 
 class CallsForm(forms.Form):
@@ -153,8 +164,11 @@ class AddressesField(WordsField):
 
 if TYPE_CHECKING:
     BudgetModelForm = forms.ModelForm[Budget]
+    KeyModelForm = forms.ModelForm[IngestKey]
+    RuleModelForm = forms.ModelForm[AssignmentRule]
 else:
-    BudgetModelForm = forms.ModelForm  # not generic when it runs
+    # not generic when it runs
+    BudgetModelForm = KeyModelForm = RuleModelForm = forms.ModelForm
 
 
 class BudgetForm(BudgetModelForm):
@@ -193,3 +207,113 @@ class BudgetForm(BudgetModelForm):
         team.help_text = "With the teams below it."
         if not self.instance.pk:
             self.initial.setdefault("thresholds", default_thresholds())
+
+
+class KeyChangeForm(KeyModelForm):
+    """Of a key that is in use: what it is called, who pays by default, and how much it may send."""
+
+    class Meta:
+        model = IngestKey
+        fields = ("name", "team", "environment", "requests_per_second", "max_body_bytes")
+        labels = {
+            "team": "Team that pays by default",
+            "requests_per_second": "Requests a second, at most",
+            "max_body_bytes": "Largest body, bytes",
+        }
+        help_texts = {
+            "team": "For what is sent without a team. What was sent before follows.",
+            "environment": "For what names none itself.",
+            "requests_per_second": "To each receiver process. Empty: as the receiver's settings say.",
+            "max_body_bytes": "As sent or decompressed. Empty: as the receiver's settings say.",
+        }
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        team = self.fields["team"]
+        assert isinstance(team, forms.ModelChoiceField)
+        team.queryset, team.empty_label = organization.teams.all(), "none"
+        for limit in ("requests_per_second", "max_body_bytes"):
+            self.fields[limit].validators.append(MinValueValidator(1))
+
+
+_FITS = "Any case, * for anything. Empty: whatever it is."
+
+
+class RuleForm(RuleModelForm):
+    """An assignment rule; its hours are typed in the organization's time zone."""
+
+    class Meta:
+        model = AssignmentRule
+        fields = (
+            "team",
+            "service_name",
+            "environment",
+            "team_tag",
+            "feature",
+            "customer",
+            "key",
+            "priority",
+            "valid_from",
+            "valid_until",
+        )
+        labels = {
+            "team": "Team that pays",
+            "service_name": "Service",
+            "team_tag": "Team tag, as sent",
+            "key": "Ingest key",
+            "valid_from": "From",
+            "valid_until": "Until, excluded",
+        }
+        help_texts = {
+            "service_name": _FITS,
+            "priority": "The smallest is asked first; of equal ones the older.",
+            "valid_from": "A whole hour. Empty: always was.",
+            "valid_until": "A whole hour. Empty: from then on.",
+        }
+        error_messages = {"team": {"required": "Choose the team that pays."}}
+        widgets = {
+            edge: forms.DateTimeInput({"type": "datetime-local", "step": 3600}, "%Y-%m-%dT%H:%M")
+            for edge in ("valid_from", "valid_until")
+        }
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.instance.organization = organization
+        team, key = self.fields["team"], self.fields["key"]
+        assert isinstance(team, forms.ModelChoiceField)
+        assert isinstance(key, forms.ModelChoiceField)
+        team.queryset = organization.teams.all()
+        key.queryset = IngestKey.objects.filter(organization=organization).order_by("name", "pk")
+        key.empty_label = "any"
+        self.fields["priority"].validators += [
+            MinValueValidator(0),
+            MaxValueValidator(MOST_PRIORITY),
+        ]
+
+    def clean_valid_from(self) -> datetime | None:
+        return self._edge("valid_from")
+
+    def clean_valid_until(self) -> datetime | None:
+        return self._edge("valid_until")
+
+    def _edge(self, name: str) -> datetime | None:
+        moment: datetime | None = self.cleaned_data[name]
+        if moment is not None:
+            try:
+                within_reach(moment, f"{moment:%Y-%m-%d}")
+                check_hour(moment, self.instance.organization.time_zone)
+            except ValueError as error:
+                raise forms.ValidationError(str(error)) from None
+        return moment
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        start, end = cleaned.get("valid_from"), cleaned.get("valid_until")
+        if start and end and end <= start:
+            self.add_error("valid_until", "This is not after the beginning.")
+        others = AssignmentRule.objects.filter(organization=self.instance.organization)
+        if self.instance.pk is None and others.count() >= MOST_RULES:
+            raise forms.ValidationError(
+                f"There are {MOST_RULES} rules, which is the most; delete one, or put * into another."
+            )
+        return cleaned

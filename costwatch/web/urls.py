@@ -6,10 +6,13 @@ from costwatch.web.scope import Needs, page
 from costwatch.web.views import (
     budgets,
     calls,
+    ingest,
     organization,
     overview,
     recommendations,
+    rules,
     settings,
+    sources,
     team,
 )
 
@@ -33,6 +36,29 @@ urlpatterns = [
     page(
         "budgets/<int:budget_id>/delete/", budgets.delete, name="budget-delete", needs=Needs.MONEY
     ),
+    page("sources/", sources.index, name="sources"),
+    page("sources/unattributed/", sources.unattributed, name="sources-unattributed"),
+    page("sources/rules/", rules.index, name="sources-rules"),
+    page("sources/rules/new/", rules.create, name="sources-rule-create", needs=Needs.MONEY),
+    page(
+        "sources/rules/<int:rule_id>/",
+        rules.change,
+        name="sources-rule-change",
+        needs=Needs.MONEY,
+    ),
+    page(
+        "sources/rules/<int:rule_id>/move/",
+        rules.move,
+        name="sources-rule-move",
+        needs=Needs.MONEY,
+    ),
+    page(
+        "sources/rules/<int:rule_id>/delete/",
+        rules.delete,
+        name="sources-rule-delete",
+        needs=Needs.MONEY,
+    ),
+    page("sources/ingest/", ingest.health, name="sources-ingest"),
     page("recommendations/", recommendations.index, name="recommendations"),
     page(
         "recommendations/<int:recommendation_id>/status/",
@@ -42,6 +68,12 @@ urlpatterns = [
     ),
     page("settings/", settings.index, name="settings"),
     page("settings/keys/", settings.create_key, name="settings-create-key", needs=Needs.OWNER),
+    page(
+        "settings/keys/<int:key_id>/",
+        settings.change_key,
+        name="settings-change-key",
+        needs=Needs.OWNER,
+    ),
     page(
         "settings/keys/<int:key_id>/revoke/",
         settings.revoke_key,

@@ -24,6 +24,7 @@ ITS_WORDS = (
     "Secret advice",
     "Secret key",
     "Secret token",
+    "secret pattern",
 )
 
 

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
-from costwatch.accounts.models import Membership, Organization
-from costwatch.attribution.models import Entry
+from costwatch.accounts.models import IngestKey, Membership, Organization
+from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
 from tests.browser import chromium
 from tests.factories import MembershipFactory
@@ -31,6 +31,10 @@ def paths(furnished: Organization) -> list[str]:
         organization=furnished, name="Everything", amount=Decimal("0.5"), currency="USD"
     )
     advice(furnished)
+    rule = AssignmentRule.objects.create(
+        organization=furnished, team=furnished.teams.get(slug="search"), feature="support*"
+    )
+    key = IngestKey.objects.get(organization=furnished)
     entry = Entry.objects.filter(organization=furnished, offering__device_type__startswith="N")[0]
     return [
         "/",
@@ -41,6 +45,15 @@ def paths(furnished: Organization) -> list[str]:
         "/budgets/new/",
         "/recommendations/",
         "/settings/",
+        f"/settings/keys/{key.pk}/",
+        "/sources/",
+        "/sources/unattributed/",
+        "/sources/rules/",
+        "/sources/rules/new/",
+        f"/sources/rules/{rule.pk}/",
+        f"/sources/rules/{rule.pk}/move/",
+        f"/sources/rules/{rule.pk}/delete/",
+        "/sources/ingest/",
     ]
 
 

@@ -12,7 +12,7 @@ from django.urls import reverse
 
 from costwatch.accounts.models import Organization, User
 from costwatch.attribution.ingest import take
-from costwatch.attribution.models import Entry
+from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.attribution.rollups import add_batches
 from costwatch.budgets.models import Budget
 from tests.factories import NOON, TeamFactory, body, ingest_key, observation
@@ -21,7 +21,11 @@ from tests.web.hostile import NINES, VALUES
 from tests.web.test_pages import text_of
 from tests.web.test_tenants import patterns
 
-PARAMETERS = ("month", "part", "team", "model", "feature", "start", "end", "cursor", "show", "next")
+PARAMETERS = (
+    *("month", "part", "team", "model", "feature", "start", "end", "cursor", "show", "next"),
+    *("page", "payer", "search", "service_name", "key", "priority", "direction"),
+)
+POSTED_ONLY = {"settings-revoke-key", "settings-revoke-token", "recommendation-status"}
 EDGES = ("0001-01-01", "0001-01-03", "1999-12-31", "2201-01-01", "9999-12-31")
 
 
@@ -32,20 +36,26 @@ def ids(organization: Organization) -> Iterator[dict[str, Any]]:
     budget = Budget.objects.create(
         organization=organization, team=team, name="Search", amount=1, currency="USD"
     )
+    rule = AssignmentRule.objects.create(organization=organization, team=team)
+    key = ingest_key(organization)
     with time_machine.travel(NOON):
-        take(ingest_key(organization), body(observation(team="search")))
+        take(key, body(observation(team="search")))
         add_batches(organization.pk)
         call_id = Entry.objects.get(organization=organization).call_id
-        yield {"team_id": team.pk, "budget_id": budget.pk, "call_id": call_id}
+        yield {
+            "team_id": team.pk,
+            "budget_id": budget.pk,
+            "call_id": call_id,
+            "rule_id": rule.pk,
+            "key_id": key.pk,
+        }
 
 
 def readable() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Pages, by name and by the ids in their address, that answer to GET."""
     for one in patterns():
         name = str(one.name)
-        if not name.startswith("api-") and not {"key_id", "token_id", "recommendation_id"} & set(
-            one.pattern.converters
-        ):
+        if not name.startswith("api-") and name not in POSTED_ONLY:
             yield name, tuple(one.pattern.converters)
 
 
@@ -62,25 +72,38 @@ def test_no_page_breaks_whatever_it_is_asked_with(
             assert answer.status_code < 500, (parameter, value[:40])
 
 
+RULE = (
+    *("team", "service_name", "feature", "key", "priority", "valid_from", "valid_until"),
+    "previewed",
+)
 FORMS = {
     "login": ("username", "password", "next"),
     "choose-organization": ("organization",),
     "budget-create": ("name", "team", "amount", "thresholds", "addresses", "active"),
     "settings-create-key": ("name", "team", "environment"),
     "settings-create-token": ("name",),
+    "settings-change-key": (
+        *("name", "team", "environment", "requests_per_second", "max_body_bytes"),
+    ),
+    "sources-rule-create": RULE,
+    "sources-rule-change": RULE,
+    "sources-rule-move": ("direction",),
 }
 
 
 @pytest.mark.parametrize("name", FORMS)
 def test_no_form_breaks_whatever_is_typed_into_it(
-    owner: User, organization: Organization, name: str
+    owner: User, ids: dict[str, Any], name: str
 ) -> None:
     client = Client() if name == "login" else client_of(owner)
     client.raise_request_exception = False
     good = {"name": "x", "amount": "1", "thresholds": "80", "username": "a@b.org", "password": "x"}
+    good |= {"team": ids["team_id"], "priority": "1"}
+    [wanted] = [one.pattern.converters for one in patterns() if one.name == name]
+    url = reverse(name, kwargs={one: ids[one] for one in wanted})
     for field in FORMS[name]:
         for value in VALUES:
-            answer = client.post(reverse(name), {**good, field: value})
+            answer = client.post(url, {**good, field: value})
             assert answer.status_code < 500, (field, value[:40])
 
 

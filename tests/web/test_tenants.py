@@ -12,9 +12,10 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from costwatch.accounts.models import ApiToken, AuditEvent, IngestKey, Organization, User
 from costwatch.api.scope import OrganizationView
-from costwatch.attribution.models import Entry
+from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
 from costwatch.recommendations.models import Recommendation
+from tests.factories import MembershipFactory
 from tests.web.conftest import ITS_WORDS, client_of
 
 PUBLIC = {"login", "logout"}
@@ -66,10 +67,16 @@ def theirs(furnished: Organization, owner: User) -> dict[str, Any]:
         reversible=True,
     )
     token, _ = ApiToken.issue(organization=furnished, user=owner, name="Secret token")
+    rule = AssignmentRule.objects.create(
+        organization=furnished,
+        team=furnished.teams.get(slug="summaries"),
+        feature="secret pattern*",
+    )
     return {
         "budget_id": budget.pk,
         "recommendation_id": advice.pk,
         "token_id": token.pk,
+        "rule_id": rule.pk,
         "key_id": IngestKey.objects.get(organization=furnished).pk,
         "team_id": furnished.teams.get(slug="summaries").pk,
         "call_id": Entry.objects.filter(organization=furnished)[0].call_id,
@@ -89,6 +96,7 @@ def state_of(organization: Organization) -> tuple[object, ...]:
     return (
         list(Budget.objects.filter(organization=organization).values()),
         list(Recommendation.objects.filter(organization=organization).values()),
+        list(AssignmentRule.objects.filter(organization=organization).values()),
         list(IngestKey.objects.filter(organization=organization).values()),
         list(ApiToken.objects.filter(organization=organization).values()),
         AuditEvent.objects.filter(organization=organization).count(),
@@ -163,11 +171,19 @@ MEMBERS_MAY_NOT = {
     "budget-change",
     "budget-delete",
     "recommendation-status",
+    "settings-change-key",
     "settings-create-key",
     "settings-create-token",
     "settings-revoke-key",
     "settings-revoke-token",
+    "sources-rule-change",
+    "sources-rule-create",
+    "sources-rule-delete",
+    "sources-rule-move",
 }
+# Who may write to a resource, by its path; every other resource is only read.
+FINANCE_WRITES = ("assignment-rules", "budgets")
+OWNERS_WRITE = ("ingest-keys",)
 
 
 def test_members_read_and_change_nothing(
@@ -181,10 +197,29 @@ def test_members_read_and_change_nothing(
         answer = client.post(url, {"name": "x", "amount": "1"})
         if answer.status_code == 403 and not url.startswith("/api/"):
             refused.add(one.name)
-    for method in ("post", "patch", "delete"):
-        url = (
-            reverse("api-budgets") if method == "post" else f"/api/v1/budgets/{theirs['budget_id']}"
-        )
-        assert getattr(client, method)(url, {}, "application/json").status_code == 403
     assert refused == MEMBERS_MAY_NOT
     assert state_of(furnished) == before
+
+
+@pytest.mark.parametrize(
+    ("role", "refused_paths"),
+    [("member", (*FINANCE_WRITES, *OWNERS_WRITE)), ("finance", OWNERS_WRITE)],
+)
+def test_the_api_is_written_to_by_those_who_may(
+    furnished: Organization, theirs: dict[str, Any], role: str, refused_paths: tuple[str, ...]
+) -> None:
+    client = client_of(MembershipFactory(organization=furnished, role=role).user)
+    keys = list(IngestKey.objects.values())
+    refused, tried = set(), set()
+    for _, url in addresses(theirs):
+        if not url.startswith("/api/v1/"):
+            continue
+        for method in ("post", "patch", "delete"):
+            answer = getattr(client, method)(url, {}, "application/json")
+            resource = url.removeprefix("/api/v1/").split("/")[0]
+            if answer.status_code != 405:
+                tried.add(resource)
+            if answer.status_code == 403:
+                refused.add(resource)
+    assert tried >= refused == set(refused_paths)
+    assert list(IngestKey.objects.values()) == keys

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.contrib import messages
+from django.db import transaction
 from django.db.models import F
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
+from costwatch.accounts.keys import recorded, revoke
 from costwatch.accounts.models import ApiToken, IngestKey, Secret
-from costwatch.web.forms import IngestKeyForm, SecretForm
+from costwatch.web.forms import IngestKeyForm, KeyChangeForm, SecretForm
 from costwatch.web.scope import Scope, record, show
 from costwatch.web.sending import otlp_endpoint
 
@@ -32,9 +34,26 @@ def create_key(request: HttpRequest, scope: Scope) -> HttpResponse:
     form = IngestKeyForm(request.POST, organization=scope.organization)
     if not form.is_valid():
         return _index(request, scope, status=400, key_form=form)
-    key, secret = IngestKey.issue(organization=scope.organization, **form.cleaned_data)
-    record(scope, "ingest_key.created", key, team=key.team and key.team.slug)
+    with transaction.atomic():
+        key, secret = IngestKey.issue(organization=scope.organization, **form.cleaned_data)
+        record(scope, "ingest_key.created", key, **recorded(key))
     return _index(request, scope, new_key=key, secret=secret)
+
+
+@require_http_methods(["GET", "POST"])
+def change_key(request: HttpRequest, scope: Scope, key_id: int) -> HttpResponse:
+    key = get_object_or_404(IngestKey, organization=scope.organization, pk=key_id)
+    before = recorded(key)
+    form = KeyChangeForm(request.POST or None, instance=key, organization=scope.organization)
+    if request.method == "POST" and form.is_valid():
+        with transaction.atomic():
+            now = recorded(form.save())
+            changes = {name: value for name, value in now.items() if before[name] != value}
+            record(scope, "ingest_key.changed", key, **changes)
+        messages.success(request, f"Saved. “{key.name}” sends by it from its next request on.")
+        return redirect("settings")
+    status = 400 if form.errors else 200
+    return show(request, scope, "web/settings/key.html", status, form=form, name=before["name"])
 
 
 @never_cache
@@ -61,12 +80,10 @@ def revoke_token(_request: HttpRequest, scope: Scope, token_id: int) -> HttpResp
 
 
 def _revoke(scope: Scope, secret: Secret) -> HttpResponse:
-    """What was sent with a key stays; from now on nothing more is taken. Twice is once."""
-    if secret.revoked_at is None:
-        secret.revoked_at = timezone.now()
-        secret.save(update_fields=["revoked_at"])
-        kind = "ingest_key" if isinstance(secret, IngestKey) else "api_token"
-        record(scope, f"{kind}.revoked", secret)
+    with transaction.atomic():
+        if revoke(secret):
+            kind = "ingest_key" if isinstance(secret, IngestKey) else "api_token"
+            record(scope, f"{kind}.revoked", secret)
     return redirect("settings")
 
 
