@@ -236,9 +236,6 @@ class KeyChangeForm(KeyModelForm):
             self.fields[limit].validators.append(MinValueValidator(1))
 
 
-_FITS = "Any case, * for anything. Empty: whatever it is."
-
-
 class RuleForm(RuleModelForm):
     """An assignment rule; its hours are typed in the organization's time zone."""
 
@@ -265,7 +262,6 @@ class RuleForm(RuleModelForm):
             "valid_until": "Until, excluded",
         }
         help_texts = {
-            "service_name": _FITS,
             "priority": "The smallest is asked first; of equal ones the older.",
             "valid_from": "A whole hour. Empty: always was.",
             "valid_until": "A whole hour. Empty: from then on.",

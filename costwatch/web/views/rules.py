@@ -45,9 +45,30 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         scope,
         "web/rules/index.html",
         rules=[(rule, counts.get(rule.pk, 0)) for rule in rules],
-        events=events.select_related("actor").order_by("-at", "-pk")[:_SHOWN_EVENTS],
+        events=[
+            (event, _told(event.details))
+            for event in events.select_related("actor").order_by("-at", "-pk")[:_SHOWN_EVENTS]
+        ],
         now=timezone.now(),
     )
+
+
+def _told(details: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What an event of the audit log says: names with what they were, of a change, and what they became."""
+    if "after" not in details:
+        return [(name, None, details[name]) for name in sorted(details, key=_place)]
+    before, after = details["before"], details["after"]
+    return [
+        (name, before.get(name, "none"), after.get(name, "none"))
+        for name in sorted(before.keys() | after.keys(), key=_place)
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _place(name: str) -> tuple[int, str]:
+    """In the order in which the form asks, whatever the database made of it."""
+    fields = RuleForm.Meta.fields
+    return (fields.index(name) if name in fields else len(fields)), name
 
 
 def _sources_by_rule(scope: Scope) -> dict[int, int]:
