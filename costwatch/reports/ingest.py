@@ -11,7 +11,7 @@ from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import queries
 from costwatch.attribution.queries import IngestRow, Lag
 from costwatch.domain.periods import Period, hour_of
-from costwatch.pricing.cost import CostRow, Dimension, costs
+from costwatch.pricing.unpriced import MeterUse, meters_used
 
 RATE_HOURS = 24
 
@@ -138,19 +138,11 @@ _Model = tuple[str, str, str]  # provider, model, device type
 
 def unpriced(organization: Organization, period: Period) -> tuple[Unpriced, ...]:
     """What was used in a period and has no price: unknown models first, the most used first."""
-    by = (
-        Dimension.PROVIDER,
-        Dimension.MODEL,
-        Dimension.DEVICE_TYPE,
-        Dimension.METER,
-        Dimension.KEY,
-    )
-    rows: dict[_Model, list[CostRow]] = defaultdict(list)
-    for row in costs(organization, period, group_by=by):
-        if row.key[Dimension.METER] is not None:
-            provider, model, device_type = (str(row.key[dimension]) for dimension in by[:3])
-            rows[provider, model, device_type].append(row)
-    found = [_unpriced(model, of_model) for model, of_model in rows.items()]
+    keys = {key.pk: str(key) for key in IngestKey.objects.filter(organization=organization)}
+    by_model: dict[_Model, list[MeterUse]] = defaultdict(list)
+    for use in meters_used(organization, period):
+        by_model[use.provider, use.model, use.device_type].append(use)
+    found = [_unpriced(model, uses, keys) for model, uses in by_model.items()]
     return tuple(
         sorted(
             (one for one in found if one.meters),
@@ -159,17 +151,16 @@ def unpriced(organization: Organization, period: Period) -> tuple[Unpriced, ...]
     )
 
 
-def _unpriced(model: _Model, rows: Iterable[CostRow]) -> Unpriced:
-    known = list(rows)
-    without = [row for row in known if row.unpriced_tokens or row.unpriced_device_ns]
-    meters = {str(row.key[Dimension.METER]) for row in without}
-    by_meter: dict[str, int] = defaultdict(int)
-    for row in without:
-        by_meter[str(row.key[Dimension.METER])] += row.unpriced_calls
+def _unpriced(model: _Model, uses: Iterable[MeterUse], keys: Mapping[int, str]) -> Unpriced:
+    known = list(uses)
+    without = [use for use in known if use.lacks_price]
+    calls: dict[str, int] = defaultdict(int)
+    for use in without:
+        calls[use.meter] += use.unpriced_calls
     return Unpriced(
         *model,
-        meters=tuple(sorted(meters)),
-        unknown=len(without) == len(known) and not any(row.cost for row in known),
-        calls=max(by_meter.values(), default=0),  # a call is in each of its meters
-        keys=tuple(sorted({row.label[Dimension.KEY] for row in without})),
+        meters=tuple(sorted(calls)),
+        unknown=not any(use.has_price for use in known),
+        calls=max(calls.values(), default=0),  # a call is in each of its meters
+        keys=tuple(sorted({keys[use.key_id] for use in without})),
     )

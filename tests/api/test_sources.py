@@ -71,3 +71,23 @@ def test_pages_follow_each_other_without_gap_or_overlap(
         page = answer["next_page"]
     assert found == whole["results"]
     assert reader.get("sources", page=99999, **NOVEMBER)["results"] == []
+
+
+def test_what_nobody_pays_is_a_row_of_its_own_wherever_teams_are(
+    furnished: Organization, reader: Reader
+) -> None:
+    [costs] = [row for row in reader.get("costs", group_by="team")["results"] if not row["team"]]
+    report = reader.get("chargeback", month="2026-11")
+    [owed] = [team for team in report["teams"] if team["team_id"] is None]
+    assert report["teams"][-1] == owed
+    assert Decimal(owed["cost"]) == Decimal(report["unattributed"]) > 0
+    assert abs(Decimal(costs["cost"]) - Decimal(owed["cost"])) < Decimal("0.01")
+
+
+def test_costs_are_grouped_by_the_key_that_they_came_with(
+    furnished: Organization, reader: Reader
+) -> None:
+    [row] = reader.get("costs", group_by="key", **NOVEMBER)["results"]
+    [everything] = reader.get("costs", **NOVEMBER)["results"]
+    assert row["key"].startswith("tests (cwk_")
+    assert row["cost"] == everything["cost"]

@@ -59,6 +59,52 @@ def test_the_first_rule_by_priority_wins_in_its_hours(
     assert periods.count() == 2, "no gap and no overlap"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "fits"),
+    [
+        ("shop", True),
+        ("SHOP", True),
+        ("sh*", True),
+        ("*", True),
+        ("", True),
+        ("*h*p", True),
+        ("sho", False),
+        ("s?op", False),
+        ("[s]hop", False),
+        ("shop*x", False),
+    ],
+)
+def test_only_a_star_stands_for_anything_in_a_pattern(
+    organization: Organization, search: Team, pattern: str, fits: bool
+) -> None:
+    ingest.take(ingest_key(organization), body(observation(service_name="Shop")))
+    AssignmentRule.objects.create(organization=organization, team=search, service_name=pattern)
+    reassign(organization.pk)
+    assert (who_pays()[0] == "Web Search") is fits
+
+
+def test_a_pattern_of_many_stars_is_answered_as_well(organization: Organization, search: Team) -> None:
+    ingest.take(ingest_key(organization), body(observation(service_name="a" * 250)))
+    AssignmentRule.objects.create(
+        organization=organization, team=search, service_name="*a" * 100 + "*b"
+    )
+    reassign(organization.pk)
+    assert who_pays() == (None, "no rule matches")
+
+
+def test_a_change_leaves_alone_what_it_does_not_concern(
+    organization: Organization, search: Team
+) -> None:
+    key = ingest_key(organization)
+    ingest.take(key, body(observation(feature="chat"), observation(feature="mail")))
+    rows = {row.source.feature: row.pk for row in SourceTeam.objects.select_related("source")}
+    AssignmentRule.objects.create(organization=organization, team=search, feature="chat")
+    reassign(organization.pk)
+    after = {row.source.feature: row for row in SourceTeam.objects.select_related("source")}
+    assert after["mail"].pk == rows["mail"]
+    assert after["chat"].team == search
+
+
 def test_a_rule_of_another_organization_moves_nothing(
     organization: Organization, search: Team
 ) -> None:
