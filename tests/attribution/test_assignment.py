@@ -83,7 +83,9 @@ def test_only_a_star_stands_for_anything_in_a_pattern(
     assert (who_pays()[0] == "Web Search") is fits
 
 
-def test_a_pattern_of_many_stars_is_answered_as_well(organization: Organization, search: Team) -> None:
+def test_a_pattern_of_many_stars_is_answered_as_well(
+    organization: Organization, search: Team
+) -> None:
     ingest.take(ingest_key(organization), body(observation(service_name="a" * 250)))
     AssignmentRule.objects.create(
         organization=organization, team=search, service_name="*a" * 100 + "*b"
