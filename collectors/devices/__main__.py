@@ -1,0 +1,3 @@
+from collectors.devices.agent import main
+
+main()
