@@ -13,6 +13,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import slugify
 
+MOST_CONTENT_DAYS = 365
+
 
 class Organization(models.Model):
     """The tenant. Every row belongs to exactly one."""
@@ -21,6 +23,22 @@ class Organization(models.Model):
     time_zone = models.CharField(max_length=64, default="UTC")  # months and days of its budgets
     currency = models.CharField(max_length=3, default="USD")  # of its reports
     created_at = models.DateTimeField(default=timezone.now)
+    # For how many days prompts and answers are stored, of calls from this moment on; null: they are not.
+    content_retention_days = models.PositiveSmallIntegerField(null=True, blank=True)
+    content_since = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(content_retention_days__isnull=True, content_since__isnull=True)
+                | Q(
+                    content_retention_days__gte=1,
+                    content_retention_days__lte=MOST_CONTENT_DAYS,
+                    content_since__isnull=False,
+                ),
+                name="organization_content_days",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -105,6 +123,14 @@ class Membership(models.Model):
     @property
     def may_change_money(self) -> bool:
         return self.role in {self.Role.OWNER, self.Role.FINANCE}
+
+    def may_read_content(self, payer_id: int | None) -> bool:
+        """Whether to see what was asked and answered in a call that this team pays for; None: unattributed.
+
+        Owners are answerable for it, and the team's own people work on it. Finance needs what it cost, and not this.
+        """
+        is_own = payer_id is not None and payer_id == self.team_id
+        return is_own or self.role == self.Role.OWNER
 
 
 class Secret(models.Model):

@@ -36,10 +36,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from collectors import otlp
+from collectors import contents, otlp
 from collectors.observation import Decoded
 from costwatch.accounts.models import IngestKey
-from costwatch.attribution import ingest
+from costwatch.attribution import content, ingest
 from costwatch.attribution.admission import Full, Rate, Rates, Room
 from costwatch.attribution.health import count_outcomes
 from costwatch.attribution.tasks import add_batches
@@ -113,9 +113,9 @@ def sender(authorization: str) -> IngestKey:
     """The ingest key of a request. Which of unknown, revoked or missing it was, a stranger need not know."""
     scheme, _, secret = authorization.partition(" ")
     key = (
-        IngestKey.objects.filter(
-            secret_hash=IngestKey.hash_of(secret.strip()), revoked_at=None
-        ).first()
+        IngestKey.objects.filter(secret_hash=IngestKey.hash_of(secret.strip()), revoked_at=None)
+        .select_related("organization")
+        .first()
         if scheme.lower() == "bearer"
         else None
     )
@@ -177,7 +177,10 @@ def enter(door: Door, key: IngestKey, body: bytes, content_type: str) -> Message
 
 
 def traces(key: IngestKey, body: bytes, content_type: str) -> Message:
-    taken = _take(key, otlp.decode_traces(body, content_type=content_type))
+    decoded = otlp.decode_traces(body, content_type=content_type)
+    taken = _take(key, decoded)
+    if key.organization.content_retention_days is not None:
+        content.keep(key.organization, decoded, contents.read(body, content_type=content_type))
     response = ExportTraceServiceResponse()
     if taken.refusals:
         response.partial_success.rejected_spans = sum(r.count for r in taken.refusals)

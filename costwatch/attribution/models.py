@@ -3,6 +3,7 @@
     Source, Offering      the few distinct senders and the few distinct things that have a price
     AssignmentRule        which team pays for which sources, and SourceTeam, what follows from the rules
     Profile, Span         what was seen: observations of calls, and the links between spans (partitioned by day)
+    Content               what was asked and answered, where the organization stores it (partitioned by day)
     Batch, Entry          the ledger: append-only, signed, partitioned by day
     UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
     DeviceStream          how far each device's time has been counted
@@ -264,6 +265,24 @@ class Span(models.Model):
                 name="span_by_parent",
             ),
         ]
+
+    def __str__(self) -> str:
+        return str(self.span_key)
+
+
+class Content(models.Model):
+    """What was asked and answered in a span about a call, of an organization that stores it (content.py).
+
+    Postgres compresses parts, and keeps them beside the table where they are long.
+    """
+
+    pk = models.CompositePrimaryKey("organization", "started_at", "span_key")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, db_constraint=False, db_index=False
+    )
+    started_at = models.DateTimeField()  # as the span's
+    span_key = models.UUIDField()  # as the span's
+    parts = models.JSONField()  # [by, text, left_out_bytes] each
 
     def __str__(self) -> str:
         return str(self.span_key)

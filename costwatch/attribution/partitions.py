@@ -8,7 +8,16 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from psycopg import sql
 
-TABLES = ("attribution_span", "attribution_entry")
+TABLES = ("attribution_span", "attribution_entry", "attribution_content")
+
+_PARTITIONS = """
+SELECT relname::text
+  FROM pg_inherits
+  JOIN pg_class ON pg_class.oid = pg_inherits.inhrelid
+ WHERE pg_inherits.inhparent = %s::regclass AND relname < %s
+ ORDER BY relname
+"""
+_DROP_WAIT = "2s"  # whoever writes to the table waits as long
 
 
 def ensure_days(days: Iterable[date]) -> None:
@@ -58,6 +67,20 @@ def _make(cursor: CursorWrapper, table: str, name: str, day: date) -> None:
             "ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({start}) TO ({end})"
         ).format(**parts)
     )
+
+
+def drop_before(table: str, day: date) -> None:
+    """Drop the partitions of the days before this one. Nobody may come to need them again: see _ensure_day.
+
+    Raises django.db.OperationalError where somebody uses one of them for long.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_PARTITIONS, [table, f"{table}_{day:%Y%m%d}"])
+        old = [name for (name,) in cursor.fetchall()]
+    for name in old:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = %s", [_DROP_WAIT])
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
 
 
 def forget_made() -> None:

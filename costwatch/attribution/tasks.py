@@ -6,7 +6,8 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
-from costwatch.attribution import partitions, rollups
+from costwatch.accounts.models import Organization
+from costwatch.attribution import content, partitions, rollups
 
 beat_schedule: dict[str, dict[str, Any]] = {
     # The receiver asks for this itself; the sweep finds what it could not ask for, having been killed.
@@ -16,6 +17,8 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 10.0},
     },
     "make-partitions": {"task": "attribution.make_partitions", "schedule": 3600.0},
+    # Who lowers the retention asks for this itself.
+    "delete-past-contents": {"task": "attribution.delete_past_contents", "schedule": 600.0},
 }
 
 
@@ -36,3 +39,17 @@ def make_partitions() -> None:
     """Partitions of the next days, so that no sender waits for one at midnight."""
     today = timezone.now()
     partitions.ensure_days(partitions.days_between(today, today + timedelta(days=3)))
+
+
+@shared_task(name="attribution.delete_past_content")
+def delete_past_content(organization_id: int) -> None:
+    if content.delete_past(organization_id):
+        delete_past_content.delay(organization_id)
+
+
+@shared_task(name="attribution.delete_past_contents")
+def delete_past_contents() -> None:
+    # Of all of them: where it was turned off, something may be left of it.
+    for organization_id in Organization.objects.order_by("id").values_list("id", flat=True):
+        delete_past_content.delay(organization_id)
+    content.drop_old_days()
