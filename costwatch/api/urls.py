@@ -2,6 +2,7 @@ from django.urls import path
 
 from costwatch.api.assignment_rules import AssignmentRulesView, AssignmentRuleView
 from costwatch.api.budgets import BudgetsView, BudgetView
+from costwatch.api.call_content import CallContentView
 from costwatch.api.calls import CallsView
 from costwatch.api.capacity import CapacityView
 from costwatch.api.chargeback import ChargebackView
@@ -20,6 +21,7 @@ urlpatterns = [
     path("budgets", BudgetsView.as_view(), name="api-budgets"),
     path("budgets/<int:budget_id>", BudgetView.as_view(), name="api-budget"),
     path("calls", CallsView.as_view(), name="api-calls"),
+    path("calls/<uuid:call_id>/content", CallContentView.as_view(), name="api-call-content"),
     path("capacity", CapacityView.as_view(), name="api-capacity"),
     path("chargeback", ChargebackView.as_view(), name="api-chargeback"),
     path("costs", CostsView.as_view(), name="api-costs"),

@@ -11,7 +11,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator, validat
 from django.utils import timezone
 
 from costwatch.accounts.keys import MOST_KEYS, in_force
-from costwatch.accounts.models import IngestKey, Organization, Team
+from costwatch.accounts.models import MOST_CONTENT_DAYS, IngestKey, Organization, Team
 from costwatch.attribution.models import AssignmentRule
 from costwatch.attribution.rules import MOST_PRIORITY, MOST_RULES, check_hour
 from costwatch.budgets.models import Budget, default_thresholds
@@ -313,3 +313,35 @@ class RuleForm(RuleModelForm):
                 f"There are {MOST_RULES} rules, which is the most; delete one, or put * into another."
             )
         return cleaned
+
+
+class ContentForm(forms.Form):
+    """Whether prompts and answers are stored, and for how many days."""
+
+    stored = forms.ChoiceField(
+        choices=(("no", "not stored"), ("yes", "stored")), label="Prompts and answers are"
+    )
+    days = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=MOST_CONTENT_DAYS,
+        label="Deleted after so many days",
+        help_text=f"1 to {MOST_CONTENT_DAYS}, from the beginning of the call; where they are stored.",
+    )
+
+    def __init__(self, *args: Any, stored_days: int | None, **kwargs: Any) -> None:
+        now = {"stored": "yes" if stored_days else "no", "days": stored_days}
+        super().__init__(*args, **kwargs)
+        self.initial.update(now)
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("stored") == "yes" and not cleaned.get("days") and "days" not in self.errors:
+            self.add_error("days", "Say for how many days, such as 30.")
+        return cleaned
+
+    @property
+    def retention_days(self) -> int | None:
+        """For how many days to store them; None: not at all."""
+        days: int | None = self.cleaned_data["days"]
+        return days if self.cleaned_data["stored"] == "yes" else None

@@ -6,6 +6,7 @@ from costwatch.web.scope import Needs, page
 from costwatch.web.views import (
     budgets,
     calls,
+    content,
     ingest,
     organization,
     overview,
@@ -67,6 +68,7 @@ urlpatterns = [
         needs=Needs.MONEY,
     ),
     page("settings/", settings.index, name="settings"),
+    page("settings/content/", content.change, name="settings-content", needs=Needs.OWNER),
     page("settings/keys/", settings.create_key, name="settings-create-key", needs=Needs.OWNER),
     page(
         "settings/keys/<int:key_id>/",

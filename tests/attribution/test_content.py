@@ -42,10 +42,10 @@ def key(organization: Organization) -> IngestKey:
     return ingest_key(organization)
 
 
-def send(key: IngestKey, *spans: Span) -> None:
+def send(key: IngestKey, *spans: Span, **around: Any) -> None:
     """As the doors take it, with what they know of the key at that moment."""
     known = IngestKey.objects.select_related("organization").get(pk=key.pk)
-    doors.traces(known, request(*spans).SerializeToString(), PROTOBUF)
+    doors.traces(known, request(*spans, **around).SerializeToString(), PROTOBUF)
 
 
 def said_at(at: datetime, attributes: dict[str, Any] = PROMPT, **fields: Any) -> Span:

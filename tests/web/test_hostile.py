@@ -82,6 +82,7 @@ FORMS = {
     "budget-create": ("name", "team", "amount", "thresholds", "addresses", "active"),
     "settings-create-key": ("name", "team", "environment"),
     "settings-create-token": ("name",),
+    "settings-content": ("stored", "days"),
     "settings-change-key": (
         *("name", "team", "environment", "requests_per_second", "max_body_bytes"),
     ),

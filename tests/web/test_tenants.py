@@ -94,6 +94,7 @@ def addresses(theirs: dict[str, Any]) -> Iterator[tuple[URLPattern, str]]:
 def state_of(organization: Organization) -> tuple[object, ...]:
     """What a stranger could have changed."""
     return (
+        Organization.objects.filter(pk=organization.pk).values().get(),
         list(Budget.objects.filter(organization=organization).values()),
         list(Recommendation.objects.filter(organization=organization).values()),
         list(AssignmentRule.objects.filter(organization=organization).values()),
@@ -172,6 +173,7 @@ MEMBERS_MAY_NOT = {
     "budget-delete",
     "recommendation-status",
     "settings-change-key",
+    "settings-content",
     "settings-create-key",
     "settings-create-token",
     "settings-revoke-key",

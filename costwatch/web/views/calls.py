@@ -9,10 +9,11 @@ from uuid import UUID
 
 from django.core.exceptions import BadRequest
 from django.http import Http404, HttpRequest, HttpResponse
+from django.utils.cache import add_never_cache_headers
 from django.views.decorators.http import require_GET
 
 from costwatch.accounts.teams import team_subtree
-from costwatch.attribution import queries
+from costwatch.attribution import content, queries
 from costwatch.attribution.queries import BadCursor, Call, CallPage
 from costwatch.pricing.cost import CallCost, cost_of_calls
 from costwatch.web.forms import CallsForm
@@ -105,7 +106,8 @@ def call(request: HttpRequest, scope: Scope, call_id: UUID) -> HttpResponse:
         raise Http404(f"no call {call_id}")
     [priced] = _priced(scope, [detail.call])
     seen = detail.observations
-    return show(
+    may_read_content = scope.membership.may_read_content(detail.call.team_id)
+    page = show(
         request,
         scope,
         "web/calls/call.html",
@@ -119,7 +121,12 @@ def call(request: HttpRequest, scope: Scope, call_id: UUID) -> HttpResponse:
             Timing("Whole span", [_length_ns(one) for one in seen]),
             *_reported(seen),
         ],
+        may_read_content=may_read_content,
+        contents=content.of_observations(scope.organization, seen) if may_read_content else [],
     )
+    if scope.organization.content_retention_days:
+        add_never_cache_headers(page)
+    return page
 
 
 def _length_ns(observation: dict[str, Any]) -> int:
