@@ -3,6 +3,7 @@
 Observation    a span that saw an inference call, or wraps one
 SpanLink       which span is whose child; every span has one, so that wrappers are recognised
 DeviceTime     one point of a device's time by state
+TokenPoint     one point of a metric that counts tokens or calls
 Decoded        all that a body of telemetry held
 """
 
@@ -135,6 +136,45 @@ class DeviceTime:
     value_ns: int
 
 
+class Meter(StrEnum):
+    """What a metric counts. cache_read and cache_write are parts of input, reasoning is a part of output."""
+
+    INPUT = "input"
+    OUTPUT = "output"
+    CACHE_READ = "cache_read"
+    CACHE_WRITE = "cache_write"
+    REASONING = "reasoning"
+    CALLS = "calls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenPoint:
+    """What one series of a metric has counted from start_unix_ns to time_unix_ns.
+
+    A cumulative series that begins anew has another start; start_unix_ns 0: nobody said when it began.
+    """
+
+    series: bytes  # 16 bytes, from all that tells it from other series: resource, scope, name, attributes
+    is_cumulative: bool
+    start_unix_ns: int
+    time_unix_ns: int
+    meter: Meter
+    tokens: int = 0
+    calls: int = 0  # 0 too where the metric does not count calls
+    scope: str = ""
+    family: str = ""  # metrics of one scope and family do not repeat each other
+    vantage: Vantage = Vantage.CLIENT
+    service_name: str = ""
+    environment: str = ""
+    instance_id: str = ""
+    tags: Tags = field(default_factory=Tags)
+    resource_tags: Tags = field(default_factory=Tags)
+    provider: str = ""
+    request_model: str = ""
+    response_model: str = ""
+    service_tier: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why some items of a body were not taken: goes into OTLP's partial success, and into ingest health."""
@@ -152,3 +192,4 @@ class Decoded:
     device_times: list[DeviceTime] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     items: int = 0  # spans or points in the body, whether or not they were about a call
+    token_points: list[TokenPoint] = field(default_factory=list)

@@ -12,7 +12,7 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -20,27 +20,18 @@ from backports import zstd
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
-    ExportMetricsServiceRequest,
-)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AggregationTemporality,
-    Metric,
-    NumberDataPoint,
-)
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from collectors import semconv, wire
+from collectors import wire
 from collectors.dialects import prototypes
 from collectors.dialects.attributes import read_resource, read_span
 from collectors.dialects.recognise import is_about_a_call, observe, scope_of, speaker_of
 from collectors.dialects.scopes import Scope
 from collectors.dialects.tags import own_tags
-from collectors.dialects.values import clean, plain
-from collectors.observation import Decoded, DeviceTime, Observation, Refusal, SpanLink
+from collectors.observation import Decoded, Observation, Refusal, SpanLink
 
 MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
 MAX_ATTRIBUTES = 10_000  # of one span; those that carry a long conversation have some thousands
@@ -53,11 +44,6 @@ _ID_FIELDS = frozenset(
 _NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _MAX_MEMBERS = 64  # senders write one; each costs a copy of what follows it
 _USAGE = b"gen_ai.usage."  # in every spelling of the conventions
-_DEVICE_STATES = (
-    semconv.DEVICE_STATE_ATTRIBUTED,
-    semconv.DEVICE_STATE_UNATTRIBUTED,
-    semconv.DEVICE_STATE_IDLE,
-)
 _Request = TypeVar("_Request", bound=Message)
 
 
@@ -147,7 +133,7 @@ def _check_size(size_bytes: int, limit_bytes: int) -> None:
 # Requests
 
 
-def _parse(kind: type[_Request], body: bytes, content_type: str) -> _Request:
+def parse(kind: type[_Request], body: bytes, content_type: str) -> _Request:
     media_type = _media_type(content_type)
     if media_type == PROTOBUF:
         return _from_protobuf(kind, body)
@@ -228,7 +214,7 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
         content_type = PROTOBUF
     spans = _Spans()
     try:
-        for resource_spans in _parse(
+        for resource_spans in parse(
             wire.ExportTraceServiceRequest, body, content_type
         ).resource_spans:
             for scope_spans in resource_spans.scope_spans:
@@ -321,7 +307,7 @@ class _Spans:
         return Decoded(
             observations=self._observations,
             links=self._links,
-            refusals=_refusals(self._refused),
+            refusals=refusals(self._refused),
             items=len(self._links) + self._refused.total(),
         )
 
@@ -349,94 +335,8 @@ def _what_is_wrong(
     return None
 
 
-def _refusals(refused: Counter[str]) -> list[Refusal]:
+def refusals(refused: Counter[str]) -> list[Refusal]:
     return [Refusal(reason, count) for reason, count in refused.items()]
-
-
-# Metrics
-
-
-def decode_metrics(body: bytes, *, content_type: str) -> Decoded:
-    """What a body of /v1/metrics says: how long each device was in which state. Other metrics are only counted.
-
-    Raises MalformedTelemetry and UnsupportedMedia.
-    """
-    decoded, refused = Decoded(), Counter[str]()
-    for resource_metrics in _parse(
-        ExportMetricsServiceRequest, body, content_type
-    ).resource_metrics:
-        resource = {pair.key: plain(pair.value) for pair in resource_metrics.resource.attributes}
-        for scope_metrics in resource_metrics.scope_metrics:
-            for metric in scope_metrics.metrics:
-                decoded.items += _points_of(metric)
-                if metric.name == semconv.DEVICE_TIME:
-                    _take_device_time(metric, resource, decoded.device_times, refused)
-    decoded.refusals = _refusals(refused)
-    return decoded
-
-
-def _points_of(metric: Metric) -> int:
-    which = metric.WhichOneof("data")
-    return len(getattr(metric, which).data_points) if which else 0
-
-
-def _take_device_time(
-    metric: Metric,
-    resource: Mapping[str, Any],
-    device_times: list[DeviceTime],
-    refused: Counter[str],
-) -> None:
-    if metric.WhichOneof("data") != "sum" or metric.sum.aggregation_temporality != (
-        AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
-    ):
-        refused[f"{semconv.DEVICE_TIME} that is no cumulative sum"] += _points_of(metric)
-        return
-    if metric.unit not in ("", "ns"):
-        refused[f"{semconv.DEVICE_TIME} in a unit other than ns"] += _points_of(metric)
-        return
-    for point in metric.sum.data_points:
-        found = _device_time(point, resource)
-        if isinstance(found, str):
-            refused[found] += 1
-        else:
-            device_times.append(found)
-
-
-def _whole_ns(point: NumberDataPoint) -> int | None:
-    value = point.as_int if point.WhichOneof("value") == "as_int" else point.as_double
-    # False for NaN too, which is neither above nor below.
-    return round(value) if 0 <= value <= MAX_UNIX_NS else None
-
-
-def _device_time(point: NumberDataPoint, resource: Mapping[str, Any]) -> DeviceTime | str:
-    """The point, or why it cannot be taken."""
-    said = {**resource, **{pair.key: plain(pair.value) for pair in point.attributes}}
-    state = said.get(semconv.DEVICE_STATE)
-    if state not in _DEVICE_STATES:
-        return (
-            f"{semconv.DEVICE_TIME} without a {semconv.DEVICE_STATE} of {', '.join(_DEVICE_STATES)}"
-        )
-    start_ns, time_ns = point.start_time_unix_nano, point.time_unix_nano
-    if not 0 < start_ns <= time_ns <= MAX_UNIX_NS:
-        return f"{semconv.DEVICE_TIME} without a start, or with a start after its time"
-    value_ns = _whole_ns(point)
-    if value_ns is None:
-        return f"{semconv.DEVICE_TIME} that is no duration: below zero, too long, or no number"
-    return DeviceTime(
-        service_name=_said(said, semconv.SERVICE_NAME),
-        instance_id=_said(said, semconv.SERVICE_INSTANCE_ID),
-        device_id=_said(said, semconv.HW_ID),
-        device_type=_said(said, semconv.DEVICE_TYPE, semconv.HW_NAME, semconv.HW_TYPE),
-        state=state,
-        start_unix_ns=start_ns,
-        time_unix_ns=time_ns,
-        value_ns=value_ns,
-    )
-
-
-def _said(said: Mapping[str, Any], *names: str) -> str:
-    """The first of these attributes that is there, as text."""
-    return next((clean(str(said[name])) or "" for name in names if said.get(name) is not None), "")
 
 
 # Logs
@@ -460,7 +360,7 @@ def count_logs(body: bytes, *, content_type: str) -> LogRecords:
         content_type = PROTOBUF
     records = [
         record
-        for resource_logs in _parse(wire.ExportLogsServiceRequest, body, content_type).resource_logs
+        for resource_logs in parse(wire.ExportLogsServiceRequest, body, content_type).resource_logs
         for scope_logs in resource_logs.scope_logs
         for record in scope_logs.log_records
     ]

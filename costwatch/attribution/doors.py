@@ -37,6 +37,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from collectors import contents, otlp
+from collectors.metrics import decode_metrics
 from collectors.observation import Decoded
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import content, ingest
@@ -189,7 +190,7 @@ def traces(key: IngestKey, body: bytes, content_type: str) -> Message:
 
 
 def metrics(key: IngestKey, body: bytes, content_type: str) -> Message:
-    taken = _take(key, otlp.decode_metrics(body, content_type=content_type))
+    taken = _take(key, decode_metrics(body, content_type=content_type))
     response = ExportMetricsServiceResponse()
     if taken.refusals:
         response.partial_success.rejected_data_points = sum(r.count for r in taken.refusals)

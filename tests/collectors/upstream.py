@@ -15,8 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from collectors.metrics import decode_metrics
 from collectors.observation import Observation, Usage
-from collectors.otlp import decode_metrics, decode_traces, decompress
+from collectors.otlp import decode_traces, decompress
 
 Event = tuple[str, dict[str, Any]]
 

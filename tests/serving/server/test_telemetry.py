@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from collectors import semconv
+from collectors.metrics import decode_metrics
 from collectors.observation import Vantage
-from collectors.otlp import PROTOBUF, decode_metrics, decode_traces
+from collectors.otlp import PROTOBUF, decode_traces
 from serving.server.app import build_app
 from serving.server.spans import Device
 from serving.server.telemetry import PatientSpanExporter, Telemetry, stamp_device_time
