@@ -29,12 +29,21 @@ class SaidSerializer(serializers.Serializer[Any]):
     items = serializers.IntegerField()
 
 
-class LagSerializer(serializers.Serializer[Any]):
-    """From the beginning of the newest call in a body to the body's arrival, of the latest bodies."""
-
+class WaitSerializer(serializers.Serializer[Any]):
     bodies = serializers.IntegerField()
-    p50_seconds = serializers.FloatField()
-    p95_seconds = serializers.FloatField()
+    average_seconds = serializers.FloatField()
+    longest_seconds = serializers.FloatField()
+
+
+class LagSerializer(serializers.Serializer[Any]):
+    """How late it was. Of a body with new calls the one that ended first counts, which waited longest."""
+
+    arrival = WaitSerializer(
+        allow_null=True, help_text="from a call's end until it was received; null: no new call"
+    )
+    adding = WaitSerializer(
+        allow_null=True, help_text="from then until it shows in costs; null: no sum changed"
+    )
 
 
 class KeyHealthSerializer(serializers.Serializer[Any]):
@@ -47,7 +56,8 @@ class KeyHealthSerializer(serializers.Serializer[Any]):
     items_per_minute = serializers.FloatField(
         source="per_minute", help_text="now: in this hour and the one before"
     )
-    lag = LagSerializer(allow_null=True, help_text="null: nothing it sent has changed a sum")
+    lag = LagSerializer(allow_null=True, help_text="in the period; null: nothing new came")
+    lag_lately = LagSerializer(allow_null=True, help_text="in the last 24 hours, this one included")
     items = serializers.IntegerField()
     counted = serializers.IntegerField(help_text="observations of calls")
     links = serializers.IntegerField(help_text="spans that only say what is around a call")

@@ -14,7 +14,7 @@ otherwise count it twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -26,7 +26,7 @@ from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, family, ledger, partitions, spans
 from costwatch.attribution.family import Told
-from costwatch.attribution.health import count_outcomes
+from costwatch.attribution.health import count_arrival, count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
 from costwatch.attribution.merge import merge
 from costwatch.attribution.spans import SpanRow, datetime_of
@@ -53,7 +53,10 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     Raises django.db.DatabaseError when Postgres can't take it; then nothing was written, and sending it again is
     right.
     """
+    received_at = timezone.now()
     kept, refusals = _within_retention(decoded)
+    for seen in kept.observations if key.environment else ():  # decoded for this body alone
+        seen.environment = seen.environment or key.environment
     rows = spans.rows(key, kept)
     lines, draft = spans.lines(key.organization_id, rows), ledger.draft(rows.values())
     partitions.ensure_days({datetime_of(row.begun_micros).date() for row in rows.values()})
@@ -66,6 +69,7 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
         batch_id = ledger.write(key, draft, alone, corrections)
         outcomes = _outcomes(rows, new.fresh, refusals)
         count_outcomes(key, outcomes)
+        count_arrival(key, received_at, _observations(new.fresh))
     return Taken(outcomes, refusals, batch_id)
 
 
@@ -149,6 +153,10 @@ def _outcomes(
     for refusal in refusals:
         outcomes[f"refused: {refusal.reason}"] += refusal.count
     return +outcomes
+
+
+def _observations(rows: Mapping[bytes, SpanRow]) -> Iterator[Observation]:
+    return (row.observation for row in rows.values() if row.observation is not None)
 
 
 def _outcome(observation: Observation | None) -> str:

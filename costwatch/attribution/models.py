@@ -7,7 +7,7 @@
     Batch, Entry          the ledger: append-only, signed, partitioned by day
     UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
     DeviceStream          how far each device's time has been counted
-    IngestHour            what was taken and what was refused
+    IngestHour, LagHour   what was taken and what was refused, and how late
 
 Span and Entry are written by ingest.py with COPY, the rollups by rollups.py in SQL; everybody reads them through
 queries.py.
@@ -309,7 +309,6 @@ class Batch(models.Model):
                 condition=Q(added_at__isnull=True),
                 name="batch_not_added",
             ),
-            models.Index(fields=["key", "-id"], name="batch_by_key"),  # a key's latest
         ]
 
     def __str__(self) -> str:
@@ -497,3 +496,25 @@ class IngestHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.outcome}: {self.items}"
+
+
+class LagHour(models.Model):
+    """How late what one key sent in an hour was. Sums and the longest, in milliseconds; a clock ahead makes zero.
+
+    Of each body with new calls counts the one that ended first: it waited longest, in the sender's queue and on the
+    way. Added is what changed a sum and is in the rollups by now.
+    """
+
+    pk = models.CompositePrimaryKey("organization", "hour", "key")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+    key = models.ForeignKey(IngestKey, on_delete=models.CASCADE, db_index=False)
+    bodies = models.BigIntegerField(default=0)
+    arrival_ms = models.BigIntegerField(default=0)  # from a call's end until it was received
+    longest_arrival_ms = models.BigIntegerField(default=0)
+    added_bodies = models.BigIntegerField(default=0)
+    adding_ms = models.BigIntegerField(default=0)  # from then until it was in the rollups
+    longest_adding_ms = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.bodies} bodies"

@@ -27,13 +27,19 @@ from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import family
 from costwatch.attribution.family import Told
 from costwatch.attribution.merge import Seen, outermost_first, tags_of
-from costwatch.attribution.models import CapacityHour, Entry, IngestHour, SourceTeam, UsageHour
+from costwatch.attribution.models import (
+    CapacityHour,
+    Entry,
+    IngestHour,
+    LagHour,
+    SourceTeam,
+    UsageHour,
+)
 from costwatch.attribution.spans import micros_of
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 
 MAX_CALLS = 1000
-LAG_OF_BODIES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +122,20 @@ class IngestRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Lag:
-    """From the beginning of the newest call in a body to the body's arrival; below zero a clock is wrong.
-
-    When the call ended, the ledger's batches do not say: a long answer is in it with its whole length.
-    """
+class Wait:
+    """Of so many bodies."""
 
     bodies: int
-    p50_seconds: float
-    p95_seconds: float
+    average_seconds: float
+    longest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How late telemetry was; None: there was none. Of a body the call that ended first counts."""
+
+    arrival: Wait | None  # from a call's end until it was received
+    adding: Wait | None  # from then until it was in the rollups, of what changed a sum
 
 
 class BadCursor(ValueError):
@@ -464,29 +475,22 @@ def arrivals(organization: Organization, period: Period) -> dict[int, dict[datet
     return found
 
 
-# Of a key's latest bodies; the index by key and id ends the search there, however many there were.
-_LAG = """
-SELECT key.id, count(*),
-       percentile_disc(0.5) WITHIN GROUP (ORDER BY batch.received_at - batch.last_started_at),
-       percentile_disc(0.95) WITHIN GROUP (ORDER BY batch.received_at - batch.last_started_at)
-  FROM accounts_ingestkey AS key
- CROSS JOIN LATERAL (
-       SELECT received_at, last_started_at
-         FROM attribution_batch
-        WHERE key_id = key.id
-        ORDER BY id DESC
-        LIMIT %(bodies)s
-       ) AS batch
- WHERE key.organization_id = %(organization)s
- GROUP BY key.id
-"""
+def lags(organization: Organization, period: Period) -> dict[int, Lag]:
+    """How late what was received in a period was, by key."""
+    rows = (
+        LagHour.objects.filter(
+            organization=organization, hour__gte=period.start, hour__lt=period.end
+        )
+        .values_list("key_id")
+        .annotate(Sum("bodies"), Sum("arrival_ms"), Max("longest_arrival_ms"))
+        .annotate(Sum("added_bodies"), Sum("adding_ms"), Max("longest_adding_ms"))
+        .order_by()
+    )
+    return {
+        key_id: Lag(_wait(*map(int, sums[:3])), _wait(*map(int, sums[3:])))
+        for key_id, *sums in rows
+    }
 
 
-def lags(organization: Organization) -> dict[int, Lag]:
-    """How late the latest bodies that changed anything came, by key."""
-    with connection.cursor() as cursor:
-        cursor.execute(_LAG, {"organization": organization.pk, "bodies": LAG_OF_BODIES})
-        return {
-            key_id: Lag(bodies, p50.total_seconds(), p95.total_seconds())
-            for key_id, bodies, p50, p95 in cursor
-        }
+def _wait(bodies: int, ms: int, longest_ms: int) -> Wait | None:
+    return Wait(bodies, ms / bodies / 1000, longest_ms / 1000) if bodies else None

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.utils import timezone
 
+from costwatch.attribution.health import count_adding
 from costwatch.attribution.models import Batch
 from costwatch.attribution.signals import usage_added
 from costwatch.domain.latency import LN_GAMMA
@@ -111,7 +112,9 @@ def _add_some(organization_id: int) -> int:
         with connection.cursor() as cursor:
             cursor.execute(_ADD_USAGE, {"batches": ids})
             cursor.execute(_ADD_LATENCY, {"batches": ids})
-        Batch.objects.filter(pk__in=ids).update(added_at=timezone.now(), sums=None)
+        added_at = timezone.now()
+        Batch.objects.filter(pk__in=ids).update(added_at=added_at, sums=None)
+        count_adding(ids, added_at)
         transaction.on_commit(lambda: _tell(organization_id, first, last))
     return len(batches)
 

@@ -67,7 +67,8 @@ class KeyHealth:
     overflowed: tuple[Said, ...]
     per_minute: float  # now: in this hour and the one before
     hours: tuple[int, ...]  # items in each of the last RATE_HOURS hours, this one included
-    lag: Lag | None  # None: nothing it sent has changed a sum
+    lag: Lag | None  # None: nothing new came
+    lag_lately: Lag | None  # in the last RATE_HOURS hours
 
     @property
     def last_received_at(self) -> datetime | None:
@@ -86,11 +87,19 @@ def ingest_health(organization: Organization, period: Period, now: datetime) -> 
     for row in queries.ingest_health(organization, period):
         rows[row.key_id].append(row)
     first = hour_of(now) - timedelta(hours=RATE_HOURS - 1)
-    lately = queries.arrivals(organization, Period(first, first + timedelta(hours=RATE_HOURS)))
-    lags = queries.lags(organization)
+    last_hours = Period(first, first + timedelta(hours=RATE_HOURS))
+    lately = queries.arrivals(organization, last_hours)
+    lags, lags_lately = (queries.lags(organization, when) for when in (period, last_hours))
     keys = IngestKey.objects.filter(organization=organization).select_related("team")
     healths = [
-        _health(key, rows[key.pk], lately.get(key.pk, {}), lags.get(key.pk), now)
+        _health(
+            key,
+            rows[key.pk],
+            lately.get(key.pk, {}),
+            lags.get(key.pk),
+            lags_lately.get(key.pk),
+            now,
+        )
         for key in keys.order_by("name", "pk")
         if rows[key.pk] or key.revoked_at is None
     ]
@@ -105,6 +114,7 @@ def _health(
     rows: Iterable[IngestRow],
     lately: Mapping[datetime, int],
     lag: Lag | None,
+    lag_lately: Lag | None,
     now: datetime,
 ) -> KeyHealth:
     items = {row.outcome: row.items for row in rows}
@@ -122,6 +132,7 @@ def _health(
         per_minute=sum(lately.get(hour, 0) for hour in hours[-2:]) / minutes,
         hours=tuple(lately.get(hour, 0) for hour in hours),
         lag=lag,
+        lag_lately=lag_lately,
     )
 
 
