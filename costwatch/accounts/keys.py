@@ -29,5 +29,6 @@ def recorded(key: IngestKey) -> dict[str, Any]:
         "team": key.team.slug if key.team else None,
         "environment": key.environment,
         "requests_per_second": key.requests_per_second,
+        "bytes_per_second": key.bytes_per_second,
         "max_body_bytes": key.max_body_bytes,
     }

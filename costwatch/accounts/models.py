@@ -172,8 +172,9 @@ class IngestKey(Secret):
 
     team = models.ForeignKey(Team, on_delete=models.PROTECT, null=True, blank=True)
     environment = models.CharField(max_length=64, blank=True)  # of what names none itself
-    # What may be sent with it to one receiver process; null: as the receiver's settings say.
+    # What may be sent with it to one receiver process, and never more than its settings say; null: just that.
     requests_per_second = models.PositiveIntegerField(null=True, blank=True)
+    bytes_per_second = models.PositiveIntegerField(null=True, blank=True)  # decompressed
     max_body_bytes = models.PositiveIntegerField(null=True, blank=True)  # as sent or decompressed
 
     class Meta:
@@ -181,6 +182,10 @@ class IngestKey(Secret):
             models.CheckConstraint(
                 condition=Q(requests_per_second__isnull=True) | Q(requests_per_second__gt=0),
                 name="key_requests_above_zero",
+            ),
+            models.CheckConstraint(
+                condition=Q(bytes_per_second__isnull=True) | Q(bytes_per_second__gt=0),
+                name="key_bytes_per_second_above_zero",
             ),
             models.CheckConstraint(
                 condition=Q(max_body_bytes__isnull=True) | Q(max_body_bytes__gt=0),

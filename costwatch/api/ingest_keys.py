@@ -18,6 +18,16 @@ from costwatch.api.permissions import MayChangeKeys
 from costwatch.api.scope import OrganizationView
 
 
+def _limit(of: str) -> serializers.IntegerField:
+    return serializers.IntegerField(
+        min_value=1,
+        max_value=2**31 - 1,
+        allow_null=True,
+        default=None,
+        help_text=f"{of}; null, or more than the receiver's settings allow: as they say",
+    )
+
+
 class IngestKeySerializer(serializers.ModelSerializer[IngestKey]):
     """What telemetry is sent with. The secret is in the answer that makes it, and nowhere else."""
 
@@ -28,20 +38,9 @@ class IngestKeySerializer(serializers.ModelSerializer[IngestKey]):
         default=None,
         help_text="slug; it pays for what is sent without a team",
     )
-    requests_per_second = serializers.IntegerField(
-        min_value=1,
-        max_value=2**31 - 1,
-        allow_null=True,
-        default=None,
-        help_text="to one receiver process; null: as its settings say",
-    )
-    max_body_bytes = serializers.IntegerField(
-        min_value=1,
-        max_value=2**31 - 1,
-        allow_null=True,
-        default=None,
-        help_text="of a body, as sent or decompressed; null: as the receiver's settings say",
-    )
+    requests_per_second = _limit("to one receiver process")
+    bytes_per_second = _limit("to one receiver process, decompressed")
+    max_body_bytes = _limit("of a body, as sent or decompressed")
 
     class Meta:
         model = IngestKey
@@ -52,6 +51,7 @@ class IngestKeySerializer(serializers.ModelSerializer[IngestKey]):
             "team",
             "environment",
             "requests_per_second",
+            "bytes_per_second",
             "max_body_bytes",
             "created_at",
             "last_used_at",

@@ -58,6 +58,7 @@ class Rate:
 class _Left:
     """What a key may still send at a moment; below zero it has sent more than it might."""
 
+    rate: Rate
     requests: float
     bytes: float
     at_seconds: float
@@ -106,7 +107,12 @@ class Rates:
     def _refilled(self, key_id: int, rate: Rate, now_seconds: float) -> _Left:
         most_requests = _BURST_SECONDS * (rate.requests_per_second or 0)
         most_bytes = _BURST_SECONDS * (rate.bytes_per_second or 0)
-        left = self._left.setdefault(key_id, _Left(most_requests, most_bytes, now_seconds))
+        left = self._left.get(key_id)
+        if left is None or left.rate != rate:
+            # What was owed at another rate is forgotten: paid off at the new one it could take days.
+            held_up = left.held_up if left else 0
+            left = _Left(rate, most_requests, most_bytes, now_seconds, held_up)
+            self._left[key_id] = left
         passed_seconds = max(0.0, now_seconds - left.at_seconds)
         left.requests = _filled(
             left.requests, passed_seconds, rate.requests_per_second, most_requests

@@ -55,7 +55,7 @@ _ROOM_SECONDS = 4.0
 _ASK_EVERY_SECONDS = 0.25
 _USED_EVERY = timedelta(minutes=1)
 # google.rpc.Code, which OTLP wants in the body of an error.
-_GRPC_CODES = {400: 3, 401: 16, 404: 12, 405: 12, 413: 3, 415: 3, 429: 8, 500: 13, 503: 14}
+_GRPC_CODES = {400: 3, 401: 16, 404: 12, 405: 12, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
 
 _asked_at: dict[int, float] = {}
 _rates = Rates()
@@ -133,10 +133,30 @@ def sender(authorization: str) -> IngestKey:
     return key
 
 
-def rate_of(_key: IngestKey) -> Rate:
-    """What a key may send to one process."""
+def rate_of(key: IngestKey) -> Rate:
+    """What a key may send to one process: its own limits, and never more than any key may."""
     return Rate(
-        settings.OTLP_KEY_REQUESTS_PER_SECOND or None, settings.OTLP_KEY_BYTES_PER_SECOND or None
+        _least(key.requests_per_second, settings.OTLP_KEY_REQUESTS_PER_SECOND),
+        _least(key.bytes_per_second, settings.OTLP_KEY_BYTES_PER_SECOND),
+    )
+
+
+def _least(*limits: int | None) -> int | None:
+    """None and zero are no limit."""
+    return min((limit for limit in limits if limit), default=None)
+
+
+def max_body_bytes(key: IngestKey) -> int:
+    """Of a body of this key, as sent or decompressed."""
+    return min(key.max_body_bytes or settings.OTLP_MAX_BODY_BYTES, settings.OTLP_MAX_BODY_BYTES)
+
+
+def too_large(key: IngestKey) -> Refused:
+    """The answer to a body of more than max_body_bytes, once it is admitted: it is counted in ingest health."""
+    count_outcomes(key, {"refused: a body that is too large": 1})
+    return Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"the body is larger than {max_body_bytes(key)} bytes, as sent or decompressed; send smaller batches",
     )
 
 

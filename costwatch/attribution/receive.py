@@ -64,10 +64,14 @@ def _answer(environ: WSGIEnvironment, content_type: str) -> Message:
             f"content type {content_type!r}: expected {otlp.PROTOBUF} or {otlp.JSON}",
         )
     key = doors.sender(environ.get("HTTP_AUTHORIZATION", ""))
+    limit = doors.max_body_bytes(key)
     # Read before a place is taken: a slow line keeps nobody else from work.
-    sent = _sent(environ)
+    sent = _sent(environ, limit)
     with doors.admitted(key):
-        body = _decompressed(sent, environ.get("HTTP_CONTENT_ENCODING", ""))
+        try:
+            body = _decompressed(sent, environ.get("HTTP_CONTENT_ENCODING", ""), limit)
+        except otlp.BodyTooLarge:
+            raise doors.too_large(key) from None
         return doors.enter(door, key, body, content_type)
 
 
@@ -84,16 +88,15 @@ def _door(environ: WSGIEnvironment) -> Door:
     return _DOORS[path]
 
 
-def _sent(environ: WSGIEnvironment) -> bytes:
-    """The body as it was sent."""
-    limit = settings.OTLP_MAX_BODY_BYTES
+def _sent(environ: WSGIEnvironment, limit: int) -> bytes | None:
+    """The body as it was sent; None where it is larger than that."""
     said = environ.get("CONTENT_LENGTH") or ""
     declared = int(said) if said.isdigit() else None  # none where the body comes in chunks
     if declared is not None and declared > limit:
-        raise _too_large(limit)
+        return None
     sent = _read(environ, limit + 1)
     if len(sent) > limit:
-        raise _too_large(limit)
+        return None
     if declared is not None and len(sent) < declared:
         raise Refused(
             HTTPStatus.BAD_REQUEST, f"the body ended after {len(sent)} of {declared} bytes"
@@ -119,12 +122,12 @@ def _discard_rest(environ: WSGIEnvironment) -> None:
             left -= len(read)
 
 
-def _decompressed(sent: bytes, encoding: str) -> bytes:
-    limit = settings.OTLP_MAX_BODY_BYTES
+def _decompressed(sent: bytes | None, encoding: str, limit: int) -> bytes:
+    """Raises BodyTooLarge, also for what was too large as it was sent; and Refused."""
+    if sent is None:
+        raise otlp.BodyTooLarge
     try:
         return otlp.decompress(sent, encoding, limit)
-    except otlp.BodyTooLarge:
-        raise _too_large(limit) from None
     except otlp.UnsupportedMedia as error:
         raise Refused(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -133,13 +136,6 @@ def _decompressed(sent: bytes, encoding: str) -> bytes:
         ) from error
     except otlp.MalformedTelemetry as error:
         raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
-
-
-def _too_large(limit: int) -> Refused:
-    return Refused(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"the body is larger than {limit} bytes, as sent or decompressed; send smaller batches",
-    )
 
 
 def _headers(refused: Refused) -> dict[str, str]:

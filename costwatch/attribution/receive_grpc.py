@@ -114,6 +114,8 @@ def _answer(door: Door, body: bytes, context: grpc.ServicerContext) -> Message:
     said = {name: value for name, value in context.invocation_metadata() if isinstance(value, str)}
     key = doors.sender(said.get("authorization", ""))
     with doors.admitted(key):
+        if len(body) > doors.max_body_bytes(key):
+            raise doors.too_large(key)
         return doors.enter(door, key, body, otlp.PROTOBUF)
 
 

@@ -209,22 +209,28 @@ class BudgetForm(BudgetModelForm):
             self.initial.setdefault("thresholds", default_thresholds())
 
 
+LIMITS = ("requests_per_second", "bytes_per_second", "max_body_bytes")
+_EMPTY_LIMIT = "Empty, or more than the receiver's settings allow: as they say."
+
+
 class KeyChangeForm(KeyModelForm):
     """Of a key that is in use: what it is called, who pays by default, and how much it may send."""
 
     class Meta:
         model = IngestKey
-        fields = ("name", "team", "environment", "requests_per_second", "max_body_bytes")
+        fields = ("name", "team", "environment", *LIMITS)
         labels = {
             "team": "Team that pays by default",
             "requests_per_second": "Requests a second, at most",
+            "bytes_per_second": "Bytes a second, at most",
             "max_body_bytes": "Largest body, bytes",
         }
         help_texts = {
             "team": "For what is sent without a team. What was sent before follows.",
-            "environment": "For what names none itself.",
-            "requests_per_second": "To each receiver process. Empty: as the receiver's settings say.",
-            "max_body_bytes": "As sent or decompressed. Empty: as the receiver's settings say.",
+            "environment": "For what names none itself, from now on.",
+            "requests_per_second": f"To each receiver process. {_EMPTY_LIMIT}",
+            "bytes_per_second": f"To each receiver process, decompressed. {_EMPTY_LIMIT}",
+            "max_body_bytes": f"As sent or decompressed. {_EMPTY_LIMIT}",
         }
 
     def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
@@ -232,7 +238,7 @@ class KeyChangeForm(KeyModelForm):
         team = self.fields["team"]
         assert isinstance(team, forms.ModelChoiceField)
         team.queryset, team.empty_label = organization.teams.all(), "none"
-        for limit in ("requests_per_second", "max_body_bytes"):
+        for limit in LIMITS:
             self.fields[limit].validators.append(MinValueValidator(1))
 
 

@@ -18,18 +18,18 @@ def test_a_key_is_made_shown_once_changed_and_revoked(
     organization: Organization, by_owner: Reader
 ) -> None:
     TeamFactory(organization=organization, name="Search")
-    asked = {"name": "shop", "team": "search", "environment": "production", "max_body_bytes": 1000}
+    asked = {"name": "shop", "team": "search", "environment": "production"}
+    asked |= {"bytes_per_second": 5000, "max_body_bytes": 1000}
     answer = by_owner.client.post(f"/api/v1/{PATH}", asked, content_type="application/json")
     assert answer.status_code == 201
     assert answer["Cache-Control"] == "no-store"
     made, secret = answer.json()["key"], answer.json()["secret"]
     key = IngestKey.objects.get()
     assert bytes(key.secret_hash) == IngestKey.hash_of(secret)
-    assert (made["team"], made["max_body_bytes"], made["requests_per_second"]) == (
-        "search",
-        1000,
-        None,
-    )
+    limits = [
+        made[limit] for limit in ("requests_per_second", "bytes_per_second", "max_body_bytes")
+    ]
+    assert (made["team"], limits) == ("search", [None, 5000, 1000])
     assert by_owner.get(PATH)["results"] == [made]
     assert secret not in str(by_owner.get(f"{PATH}/{key.pk}"))
 
@@ -68,6 +68,7 @@ def test_only_owners_change_keys_and_members_see_them(
         ({"name": "x", "team": "elsewhere"}, "team"),
         ({"name": "x", "environment": "e" * 65}, "environment"),
         ({"name": "x", "requests_per_second": 0}, "requests_per_second"),
+        ({"name": "x", "bytes_per_second": -1}, "bytes_per_second"),
         ({"name": "x", "max_body_bytes": 2**31}, "max_body_bytes"),
     ],
 )

@@ -105,3 +105,15 @@ def test_who_was_silent_for_long_has_saved_up_no_more_than_two_seconds_worth() -
 def test_a_clock_that_stands_still_lets_nothing_in() -> None:
     rates, rate = Rates(), Rate(requests_per_second=1, bytes_per_second=None)
     assert [rates.admit(KEY, rate, 100.0) for _ in range(4)] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_what_was_sent_under_another_limit_is_not_owed_under_this_one() -> None:
+    rates, generous, tight = Rates(), Rate(None, 10_000), Rate(1, 1)
+    for _ in range(100):
+        assert rates.admit(KEY, generous, 0.0) == 0.0
+        rates.owe(KEY, 100)
+    assert rates.admit(KEY, tight, 0.0) == 0.0
+    rates.owe(KEY, 5)
+    assert rates.admit(KEY, tight, 0.0) > 0.0
+    assert rates.admit(KEY, generous, 0.0) == 0.0
+    assert rates.pop_held_up(KEY) == 1

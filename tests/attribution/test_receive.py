@@ -20,9 +20,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution.models import Entry, IngestHour, Span
+from costwatch.attribution.models import Entry, IngestHour, SourceTeam, Span
 from costwatch.attribution.receive import application
-from tests.factories import NOON, unix_ns
+from tests.factories import NOON, TeamFactory, unix_ns
 
 PROTOBUF = "application/x-protobuf"
 JSON = "application/json"
@@ -255,6 +255,72 @@ def test_a_key_that_sends_too_many_bytes_waits_until_they_are_paid_off(
     assert (answer.status, answer.headers["Retry-After"]) == (429, "9")
     _, other = IngestKey.issue(organization=organization, name="another")
     assert post(packed, encoding="gzip", key=other).status == 200
+
+
+def key_of(organization: Organization, **fields: Any) -> str:
+    _, secret = IngestKey.issue(organization=organization, name="another", **fields)
+    return str(secret)
+
+
+def test_a_key_with_limits_of_its_own_is_held_to_them_and_another_is_not(
+    post: Callable[..., Answer], organization: Organization
+) -> None:
+    body = request().SerializeToString()
+    seldom = key_of(organization, requests_per_second=1)
+    small = key_of(organization, max_body_bytes=len(body) - 1)
+    slow = key_of(organization, bytes_per_second=10)
+    assert [post(body, key=seldom).status for _ in range(3)] == [200, 200, 429]
+    assert [post(body, key=slow).status for _ in range(2)] == [200, 429]
+    refused = post(body, key=small)
+    assert refused.status == 413
+    assert f"larger than {len(body) - 1} bytes" in Status.FromString(refused.body).message
+    assert "Retry-After" not in refused.headers
+    packed = gzip.compress(request(padding="x" * 1000).SerializeToString())
+    assert post(packed, key=small, encoding="gzip").status == 413
+    assert post(b"", key=small).status == 200
+    assert [post(body).status for _ in range(5)] == [200] * 5
+    counted = IngestHour.objects.filter(outcome="refused: a body that is too large")
+    assert [row.items for row in counted] == [2]
+
+
+def test_no_key_may_send_more_than_the_receiver_takes(
+    post: Callable[..., Answer], organization: Organization, settings: Any
+) -> None:
+    settings.OTLP_MAX_BODY_BYTES = 10
+    settings.OTLP_KEY_REQUESTS_PER_SECOND = 1
+    key = key_of(organization, max_body_bytes=10**9, requests_per_second=10**6)
+    assert post(request().SerializeToString(), key=key).status == 413
+    assert [post(b"", key=key).status for _ in range(2)] == [200, 429]
+
+
+def test_a_limit_holds_from_the_next_request_on_whatever_was_sent_before(
+    post: Callable[..., Answer], organization: Organization, settings: Any
+) -> None:
+    settings.OTLP_KEY_REQUESTS_PER_SECOND = settings.OTLP_KEY_BYTES_PER_SECOND = 0
+    body = request().SerializeToString()
+    assert [post(body).status for _ in range(20)] == [200] * 20
+    IngestKey.objects.update(requests_per_second=1, bytes_per_second=1)
+    assert [post(body).status for _ in range(2)] == [200, 429]
+    IngestKey.objects.update(requests_per_second=None, bytes_per_second=None)
+    assert post(body).status == 200
+
+
+def test_what_names_no_environment_and_no_team_gets_those_of_its_key(
+    post: Callable[..., Answer], organization: Organization
+) -> None:
+    team = TeamFactory(organization=organization, name="Search")
+    key = key_of(organization, team=team, environment="staging")
+    silent, naming = request(1, **{"costwatch.team": ""}), request(2)
+    naming.resource_spans[0].resource.attributes.add(
+        key="deployment.environment.name"
+    ).value.string_value = "production"
+    for one in (silent, naming):
+        assert post(one.SerializeToString(), key=key).status == 200
+    paid = SourceTeam.objects.select_related("source", "team").order_by("source")
+    assert [(one.source.environment, one.team, one.reason) for one in paid] == [
+        ("staging", team, "key's team"),
+        ("production", team, "team tag"),
+    ]
 
 
 def test_log_records_are_taken_and_dropped_and_counted_by_key(post: Callable[..., Answer]) -> None:

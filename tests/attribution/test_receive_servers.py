@@ -190,6 +190,26 @@ def test_grpc_tells_a_key_that_sends_too_often_when_to_come_again(secret: str) -
     assert (error.code().name, retry_seconds(error)) == ("RESOURCE_EXHAUSTED", 1)
 
 
+def test_grpc_holds_a_key_to_limits_of_its_own_and_another_not(
+    organization: Organization, secret: str
+) -> None:
+    body = request().SerializeToString()
+    _, small = IngestKey.issue(
+        organization=organization, name="small", max_body_bytes=len(body) - 1
+    )
+    _, seldom = IngestKey.issue(organization=organization, name="seldom", requests_per_second=1)
+    door = grpc_server()
+    with running(door), channel(door) as export:
+        error = refused(export, body, small)
+        assert (error.code(), retry_seconds(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+        assert f"larger than {len(body) - 1} bytes" in error.details()
+        for _ in range(2):
+            export(body, seldom)
+        assert retry_seconds(refused(export, body, seldom)) == 1
+        for _ in range(4):
+            export(body, secret)
+
+
 def test_without_a_database_both_doors_start_and_say_come_again(secret: str) -> None:
     nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none"}
     doors = http_server(**nowhere), grpc_server(**nowhere)

@@ -132,18 +132,18 @@ def test_a_key_is_changed_by_its_owner_and_what_it_sent_follows_its_team(
     team = TeamFactory(organization=organization, name="Search")
     url = reverse("settings-change-key", args=[key.pk])
     asked = {"name": "shop", "team": team.pk, "requests_per_second": "20", "max_body_bytes": ""}
+    asked["bytes_per_second"] = "5000000"
     assert owner_client.post(url, asked).status_code == 302
     key.refresh_from_db()
-    assert (key.name, key.team, key.requests_per_second, key.max_body_bytes) == (
-        "shop",
-        team,
-        20,
-        None,
-    )
+    limits = (key.requests_per_second, key.bytes_per_second, key.max_body_bytes)
+    assert (key.name, key.team, limits) == ("shop", team, (20, 5_000_000, None))
+    settings = text_of(owner_client.get(reverse("settings")).content.decode())
+    assert "20 requests/s 4.8 MB/s" in settings
     assert AuditEvent.objects.get().details == {
         "name": "shop",
         "team": "search",
         "requests_per_second": 20,
+        "bytes_per_second": 5_000_000,
     }
     refused = owner_client.post(url, {**asked, "requests_per_second": "0"})
     assert refused.status_code == 400
