@@ -6,7 +6,7 @@ from typing import Any
 
 import pynvml
 
-from collectors.devices.inquiry import Inquiry, Nvml
+from collectors.devices.inquiry import Inquiry, Nvml, memory_of
 from collectors.devices.samples import DeviceSample
 
 _HZ_PER_MHZ = 1_000_000
@@ -35,7 +35,7 @@ _VIOLATIONS = {
 def sample_gpu(nvml: Nvml, handle: Any, identity: DeviceSample, inquiry: Inquiry) -> DeviceSample:
     """Everything but its processes. Raises DeviceLost."""
     rates = inquiry.ask("utilization", nvml.nvmlDeviceGetUtilizationRates, handle)
-    memory = inquiry.ask("memory", nvml.nvmlDeviceGetMemoryInfo, handle)
+    memory = inquiry.ask("memory", memory_of, nvml, handle)
     power_mw = inquiry.ask("power", nvml.nvmlDeviceGetPowerUsage, handle)
     power_limit_mw = inquiry.ask("power_limit", nvml.nvmlDeviceGetEnforcedPowerLimit, handle)
     energy_mj = inquiry.ask("energy", nvml.nvmlDeviceGetTotalEnergyConsumption, handle)

@@ -86,6 +86,17 @@ class Inquiry:
         self._gaps.append(gap)
 
 
+def memory_of(nvml: Nvml, handle: Any) -> Any:
+    """What is used and how much there is, in bytes, of a GPU or an instance, without what the driver keeps for itself.
+
+    Raises NVMLError.
+    """
+    try:
+        return nvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2)
+    except pynvml.NVMLError_FunctionNotFound:  # drivers before 510, which count that as used
+        return nvml.nvmlDeviceGetMemoryInfo(handle)
+
+
 def gap_of(error: pynvml.NVMLError, device_id: str, counter: str) -> Gap:
     """What an error of NVML leaves out."""
     reason, because = _REASONS.get(error.value, (f"nvml_{error.value}", f"NVML says: {error}"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pynvml
 
-from collectors.devices.inquiry import LOST, DeviceLost, Inquiry, Nvml, gap_of
+from collectors.devices.inquiry import LOST, DeviceLost, Inquiry, Nvml, gap_of, memory_of
 from collectors.devices.processes import Processes
 from collectors.devices.samples import DeviceSample, Reading
 
@@ -36,7 +36,7 @@ def sample_instance(
     except pynvml.NVMLError as error:
         return Reading((), (gap_of(error, f"{gpu.device_id}/mig-{place}", "device"),))
     inquiry = Inquiry(device_id)
-    memory = inquiry.ask("memory", nvml.nvmlDeviceGetMemoryInfo, instance)
+    memory = inquiry.ask("memory", memory_of, nvml, instance)
     sample = DeviceSample(
         device_id=device_id,
         device_type="gpu",

@@ -40,8 +40,7 @@ class CpuPackages:
             name = (zone / "name").read_text().strip()
         except OSError:
             return None
-        is_package = zone.name.count(":") == 1 and name.startswith("package-")
-        return f"{self._host}/{name}" if is_package else None
+        return f"{self._host}/{name}" if name.startswith("package-") else None
 
     def _sample(self, device_id: str, energy_uj: int) -> DeviceSample:
         return DeviceSample(

@@ -99,7 +99,7 @@ class Library:
 
 
 def memory(used: int, total: int) -> Any:
-    return pynvml.c_nvmlMemory_t(total=total, free=total - used, used=used)
+    return pynvml.c_nvmlMemory_v2_t(total=total, free=total - used, used=used)
 
 
 def process(pid: int, used: int | None) -> Any:

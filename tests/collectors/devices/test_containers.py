@@ -58,6 +58,7 @@ SLICE = f"kubepods-burstable-pod{UNDERSCORES}.slice"
         pytest.param("/", None, None, id="the root"),
         pytest.param("/user.slice/user-0.slice/session-1.scope", None, None, id="a login"),
         pytest.param(f"/system.slice/pod{POD}x.service", None, None, id="no pod's name"),
+        pytest.param(f"/user.slice/tripod{POD}.slice", None, None, id="no pod's name either"),
     ],
 )
 def test_the_container_and_the_pod_are_read_from(

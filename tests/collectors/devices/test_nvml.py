@@ -131,6 +131,14 @@ def test_an_older_driver_says_by_its_older_name_why_clocks_are_held_back(machine
     assert sample.throttle_reasons == {"hardware_thermal"}
 
 
+def test_an_older_driver_says_how_much_memory_is_used_in_its_older_way(machine: Path) -> None:
+    gpu = full()
+    gpu.deny(pynvml.NVMLError_FunctionNotFound, "nvmlDeviceGetMemoryInfo")
+    gpu.answer("nvmlDeviceGetMemoryInfo", by=pynvml.c_nvmlMemory_t(total=80, free=20, used=60))
+    [sample] = NvmlDevices(Library(gpu), machine).sample().samples
+    assert (sample.memory_used_bytes, sample.memory_total_bytes) == (60, 80)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -165,10 +173,15 @@ def test_a_gpu_that_this_container_may_not_open_hides_no_other(machine: Path) ->
 
 
 @pytest.mark.parametrize(
-    "error", [pynvml.NVMLError_GpuIsLost, pynvml.NVMLError_ResetRequired, pynvml.NVMLError_Unknown]
+    ("error", "gaps"),
+    [
+        (pynvml.NVMLError_GpuIsLost, {}),
+        (pynvml.NVMLError_ResetRequired, {}),
+        (pynvml.NVMLError_Unknown, {("gpu-0", "device"): "nvml_999"}),
+    ],
 )
 def test_a_lost_gpu_stays_as_lost_until_it_comes_back(
-    machine: Path, error: type[pynvml.NVMLError]
+    machine: Path, error: type[pynvml.NVMLError], gaps: dict[tuple[str, str], str]
 ) -> None:
     library = Library(gpu := full("GPU-1"), full("GPU-2"))
     devices = NvmlDevices(library, machine)
@@ -178,6 +191,7 @@ def test_a_lost_gpu_stays_as_lost_until_it_comes_back(
     assert there.device_id == "GPU-2"
     assert there.utilization == 0.5
     assert lost == DeviceSample(device_id="GPU-1", device_type="gpu", name=H100, is_lost=True)
+    assert reasons(devices) == gaps
     gpu.failure = None
     back, _ = devices.sample().samples
     assert (back.device_id, back.is_lost, back.utilization) == ("GPU-1", False, 0.5)
@@ -219,6 +233,7 @@ def test_without_its_driver_every_gpu_is_lost_and_with_it_found_again(machine: P
     library.failure = None
     [back] = devices.sample().samples
     assert not back.is_lost
+    assert library.times_opened == 2
 
 
 def test_for_a_lost_gpu_the_library_is_opened_anew_ever_more_rarely(machine: Path) -> None:
@@ -282,6 +297,13 @@ def test_an_instance_that_is_not_ours_to_see_hides_no_other(machine: Path) -> No
         ("GPU-1/mig-0", "device"): "no_permission",
         ("MIG-2", "processes"): "not_supported",
     }
+
+
+def test_with_a_lost_instance_its_gpu_is_lost(machine: Path) -> None:
+    library = Library(full(instances={0: Gpu("MIG-1", failure=pynvml.NVMLError_GpuIsLost)}))
+    reading = NvmlDevices(library, machine).sample()
+    assert [(sample.device_id, sample.is_lost) for sample in reading.samples] == [("GPU-1", True)]
+    assert reading.gaps == ()
 
 
 @pytest.mark.gpu

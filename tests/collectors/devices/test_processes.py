@@ -31,7 +31,7 @@ def test_utilization_is_asked_for_since_the_last_time(machine: Path) -> None:
 
     def answer(since_us: int) -> list[object]:
         asked.append(since_us)
-        return [share(1, since_us + 500, 10), share(1, since_us + 1000, 30)]
+        return [share(1, since_us + 1000, 30), share(1, since_us + 500, 10)]
 
     gpu = gpu_with(process(1, GIB), nvmlDeviceGetProcessUtilization=answer)
     devices = NvmlDevices(Library(gpu), machine)
@@ -91,6 +91,15 @@ def test_beyond_the_largest_processes_the_rest_is_one(machine: Path) -> None:
     assert rest == ProcessSample(
         pid=None, name="other", memory_used_bytes=36 * GIB, utilization=pytest.approx(0.08)
     )
+
+
+def test_a_rest_of_which_a_part_is_unknown_has_no_sum(machine: Path) -> None:
+    running = [process(pid, pid * GIB) for pid in range(1, 41)] + [process(41, None)]
+    used = [share(pid, 10, 1) for pid in range(1, 40)]
+    gpu = gpu_with(*running, nvmlDeviceGetProcessUtilization=used)
+    [sample] = NvmlDevices(Library(gpu), machine).sample().samples
+    assert sample.processes is not None
+    assert sample.processes[-1] == ProcessSample(pid=None, name="other")
 
 
 def test_in_a_pid_namespace_of_its_own_the_agent_takes_no_pid_for_another(tmp_path: Path) -> None:
