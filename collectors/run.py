@@ -2,7 +2,7 @@
 
 costwatch-collect run --team search python app.py     collect what a program uses, without changing it
 costwatch-collect path                                the folder that does it, for PYTHONPATH in a container
-costwatch-collect devices                             report this machine's devices
+costwatch-collect devices                             report this machine's GPUs, their processes and its CPU
 """
 
 import argparse
@@ -58,7 +58,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("--key", help="ingest key; COSTWATCH_KEY, which `ps` does not show")
     run.add_argument("program", nargs=argparse.REMAINDER, help="the program and its arguments")
     commands.add_parser("path", help="print the folder to put on PYTHONPATH")
-    commands.add_parser("devices", help="report this machine's devices")
+    commands.add_parser(
+        "devices", help="report this machine's GPUs, the processes on them, and its CPU"
+    )
     options = parser.parse_args(arguments)
     if options.command == "run" and not [each for each in options.program if each != "--"]:
         run.error("no program; say what to run, such as: costwatch-collect run python app.py")
