@@ -255,14 +255,14 @@ def test_a_body_under_way_writes_nothing_behind_a_deletion() -> None:
     with transaction.atomic():
         content.set_retention(organization.pk, None)
         receiver.start()
-        wait_for_a_lock()
+        wait_for_a_lock(receiver)
     receiver.join()
     assert not Content.objects.exists()
 
 
-def wait_for_a_lock() -> None:
-    """Until another connection waits for what this one holds."""
-    while True:
+def wait_for_a_lock(waiting: threading.Thread) -> None:
+    """Until another connection waits for what this one holds, or has not had to."""
+    while waiting.is_alive():
         with connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
             if cursor.fetchone()[0]:

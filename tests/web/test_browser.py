@@ -5,12 +5,15 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page
 from pytest_django.live_server_helper import LiveServer
 
 from costwatch.accounts.models import IngestKey, Membership, Organization
+from costwatch.attribution import content
 from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
+from tests.attribution.test_content import PROMPT, said_at, send
 from tests.browser import chromium
 from tests.factories import MembershipFactory
 from tests.web.test_recommendations import advice
@@ -36,15 +39,20 @@ def paths(furnished: Organization) -> list[str]:
     )
     key = IngestKey.objects.get(organization=furnished)
     entry = Entry.objects.filter(organization=furnished, offering__device_type__startswith="N")[0]
+    content.set_retention(furnished.pk, 30)
+    send(key, said_at(timezone.now(), {**PROMPT, "gen_ai.completion": "wordwithoutend" * 200}))
+    told = Entry.objects.filter(organization=furnished).latest("started_at")
     return [
         "/",
         f"/teams/{furnished.teams.get(slug='platform').pk}/",
         "/calls/",
         f"/calls/{entry.call_id}/",
+        f"/calls/{told.call_id}/",
         "/budgets/",
         "/budgets/new/",
         "/recommendations/",
         "/settings/",
+        "/settings/content/",
         f"/settings/keys/{key.pk}/",
         "/sources/",
         "/sources/unattributed/",
@@ -86,6 +94,9 @@ def test_every_page_fits_and_breaks_no_rule_of_the_policy(
                 page.goto(live_server.url + path)
                 for chart in page.locator("[data-figure]").all():
                     chart.locator(".main-svg").first.wait_for()
+                page.evaluate(
+                    "document.querySelectorAll('details').forEach(one => one.open = true)"
+                )
                 if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                     too_wide.append(f"{path} at {width}")
     assert complaints == []
