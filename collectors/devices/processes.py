@@ -50,17 +50,21 @@ class Processes:
         if not sees_every_process(self._proc):
             inquiry.leave_out(_other_pids(inquiry.device_id))
             return None
-        nvml = self._nvml
-        compute = inquiry.ask("processes", nvml.nvmlDeviceGetComputeRunningProcesses, handle)
+        compute = inquiry.ask("processes", self._list, "Compute", handle)
         if compute is None:
             return None
         found = list(compute)
-        for read in (
-            nvml.nvmlDeviceGetGraphicsRunningProcesses,
-            nvml.nvmlDeviceGetMPSComputeRunningProcesses,
-        ):
-            found += inquiry.ask_if_it_exists("processes.others", [], read, handle)
+        for kind in ("Graphics", "MPSCompute"):
+            found += inquiry.ask_if_it_exists("processes.others", [], self._list, kind, handle)
         return {each.pid: each.usedGpuMemory for each in reversed(found)}
+
+    def _list(self, kind: str, handle: Any) -> list[Any]:
+        """Raises NVMLError."""
+        name = f"nvmlDeviceGet{kind}RunningProcesses"
+        try:
+            return list(getattr(self._nvml, f"{name}_v3")(handle))
+        except pynvml.NVMLError_FunctionNotFound:  # drivers before 510
+            return list(getattr(self._nvml, f"{name}_v2")(handle))
 
     def _utilization(
         self, handle: Any, device_id: str, running: Mapping[int, object]

@@ -135,9 +135,9 @@ def full(uuid: str = "GPU-1", **others: Any) -> Gpu:
         "nvmlDeviceGetCurrentClocksEventReasons": power_cap | pynvml.nvmlClocksEventReasonGpuIdle,
         "nvmlDeviceGetViolationStatus": violation(0),
         "nvmlDeviceGetPcieReplayCounter": 2,
-        "nvmlDeviceGetComputeRunningProcesses": [process(100, 50 * GIB), process(200, GIB)],
-        "nvmlDeviceGetGraphicsRunningProcesses": [],
-        "nvmlDeviceGetMPSComputeRunningProcesses": [],
+        "nvmlDeviceGetComputeRunningProcesses_v3": [process(100, 50 * GIB), process(200, GIB)],
+        "nvmlDeviceGetGraphicsRunningProcesses_v3": [],
+        "nvmlDeviceGetMPSComputeRunningProcesses_v3": [],
         "nvmlDeviceGetProcessUtilization": [share(100, 1_000, 48)],
     }
     sm, memory_clock = pynvml.NVML_CLOCK_SM, pynvml.NVML_CLOCK_MEM

@@ -260,7 +260,7 @@ def test_an_instance_has_its_own_memory_and_processes_and_nothing_of_the_whole(
         "MIG-1",
         {
             "nvmlDeviceGetMemoryInfo": memory(4 * GIB, 10 * GIB),
-            "nvmlDeviceGetComputeRunningProcesses": [process(100, 3 * GIB)],
+            "nvmlDeviceGetComputeRunningProcesses_v3": [process(100, 3 * GIB)],
         },
         "NVIDIA H100 MIG 1g.10gb",
     )

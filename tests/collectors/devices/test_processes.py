@@ -22,7 +22,7 @@ def shares(devices: NvmlDevices) -> dict[int | None, float | None]:
 
 def gpu_with(*running: object, **answers: object) -> Gpu:
     gpu = full()
-    gpu.answers |= {"nvmlDeviceGetComputeRunningProcesses": list(running), **answers}
+    gpu.answers |= {"nvmlDeviceGetComputeRunningProcesses_v3": list(running), **answers}
     return gpu
 
 
@@ -72,12 +72,24 @@ def test_a_process_that_is_not_listed_is_idle_only_on_an_idle_device(
 
 def test_a_process_of_several_kinds_is_one(machine: Path) -> None:
     gpu = gpu_with(process(1, 5), process(2, None))
-    gpu.answers["nvmlDeviceGetGraphicsRunningProcesses"] = [process(1, 5), process(3, 1)]
-    gpu.deny(pynvml.NVMLError_FunctionNotFound, "nvmlDeviceGetMPSComputeRunningProcesses")
+    gpu.answers["nvmlDeviceGetGraphicsRunningProcesses_v3"] = [process(1, 5), process(3, 1)]
+    gpu.deny(pynvml.NVMLError_FunctionNotFound, "nvmlDeviceGetMPSComputeRunningProcesses_v3")
+    gpu.deny(pynvml.NVMLError_FunctionNotFound, "nvmlDeviceGetMPSComputeRunningProcesses_v2")
     reading = NvmlDevices(Library(gpu), machine).sample()
     assert reading.gaps == ()
     found = {each.pid: each.memory_used_bytes for each in reading.samples[0].processes or ()}
     assert found == {1: 5, 3: 1, 2: None}
+
+
+def test_an_older_driver_lists_its_processes_in_its_older_way(machine: Path) -> None:
+    gpu = full()
+    for kind in ("Compute", "Graphics", "MPSCompute"):
+        function = f"nvmlDeviceGet{kind}RunningProcesses"
+        gpu.deny(pynvml.NVMLError_FunctionNotFound, f"{function}_v3")
+        gpu.answers[f"{function}_v2"] = [process(1, GIB)]
+    reading = NvmlDevices(Library(gpu), machine).sample()
+    assert reading.gaps == ()
+    assert [each.pid for each in reading.samples[0].processes or ()] == [1]
 
 
 def test_beyond_the_largest_processes_the_rest_is_one(machine: Path) -> None:
