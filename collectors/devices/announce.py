@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from collectors.devices.samples import Devices, DeviceSample, Gap, Reading
+from collectors.devices.samples import WHOLE_DEVICE, Devices, DeviceSample, Gap, Reading
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +42,20 @@ def _say_devices(before: Reading, now: Reading) -> None:
 
 def _say_gaps(before: Reading, now: Reading) -> None:
     for device_id, reason, gaps in _by_cause(gap for gap in now.gaps if gap not in before.gaps):
-        counters = ", ".join(gap.counter for gap in gaps)
+        device = device_id or f"any {gaps[0].device_type}"
         logger.warning(
-            "not sampling %s %s: %s (%s)",
-            device_id or f"any {gaps[0].device_type}",
-            counters,
-            gaps[0].because,
-            reason,
+            "not sampling %s%s: %s (%s)", device, _counters(gaps), gaps[0].because, reason
         )
     answering = {sample.device_id for sample in now.samples if not sample.is_lost}
     over = [gap for gap in before.gaps if gap not in now.gaps and gap.device_id in answering]
     for device_id, _, gaps in _by_cause(over):
-        logger.info("%s: now sampling %s", device_id, ", ".join(gap.counter for gap in gaps))
+        logger.info("now sampling %s%s", device_id, _counters(gaps))
+
+
+def _counters(gaps: Iterable[Gap]) -> str:
+    """As the end of a sentence about their device; nothing where it is the device itself."""
+    named = ", ".join(gap.counter for gap in gaps if gap.counter != WHOLE_DEVICE)
+    return f", its {named}" if named else ""
 
 
 def _by_cause(gaps: Iterable[Gap]) -> list[tuple[str, str, list[Gap]]]:

@@ -9,7 +9,7 @@ import pynvml
 
 from collectors.devices.inquiry import LOST, DeviceLost, Inquiry, Nvml, gap_of, memory_of
 from collectors.devices.processes import Processes
-from collectors.devices.samples import DeviceSample, Reading
+from collectors.devices.samples import WHOLE_DEVICE, DeviceSample, Reading
 
 _UNDIVIDED = (pynvml.NVML_DEVICE_MIG_DISABLE, pynvml.NVML_DEVICE_MIG_DISABLE)
 
@@ -34,7 +34,7 @@ def sample_instance(
     except LOST as error:
         raise DeviceLost from error
     except pynvml.NVMLError as error:
-        return Reading((), (gap_of(error, f"{gpu.device_id}/mig-{place}", "device"),))
+        return Reading((), (gap_of(error, f"{gpu.device_id}/mig-{place}", WHOLE_DEVICE),))
     inquiry = Inquiry(device_id)
     memory = inquiry.ask("memory", memory_of, nvml, instance)
     sample = DeviceSample(

@@ -13,7 +13,7 @@ from collectors.devices.containers import PROC
 from collectors.devices.gpu import sample_gpu
 from collectors.devices.inquiry import DeviceLost, Inquiry, Nvml, gap_of
 from collectors.devices.processes import Processes
-from collectors.devices.samples import DeviceSample, Gap, Reading, merged
+from collectors.devices.samples import WHOLE_DEVICE, DeviceSample, Gap, Reading, merged
 
 _LONGEST_PAUSE = 64  # readings
 
@@ -34,13 +34,13 @@ class NvmlDevices:
             count = self._nvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             self._close()
-            return Reading(self._lost(()), (gap_of(error, "", "device"),))
+            return Reading(self._lost(()), (gap_of(error, "", WHOLE_DEVICE),))
         found = merged(self._sample(index) for index in range(count))
         gaps = found.gaps if count or self._known else (_NO_GPU,)
         lost = self._lost(found.samples)
         self._consider_reopening(bool(lost))
         # A GPU that is too lost to say its name is one of those that are known to be lost.
-        nameless = [gap for gap in gaps if (gap.counter, gap.reason) == ("device", "lost")]
+        nameless = [gap for gap in gaps if (gap.counter, gap.reason) == (WHOLE_DEVICE, "lost")]
         told = nameless[: len(lost)]
         return Reading((*found.samples, *lost), tuple(gap for gap in gaps if gap not in told))
 
@@ -79,7 +79,7 @@ class NvmlDevices:
             handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
             identity = self._identity(handle)
         except pynvml.NVMLError as error:
-            return Reading((), (gap_of(error, f"gpu-{index}", "device"),))
+            return Reading((), (gap_of(error, f"gpu-{index}", WHOLE_DEVICE),))
         self._known[identity.device_id] = identity
         try:
             return merged(self._parts(handle, identity))
@@ -108,7 +108,7 @@ class NvmlDevices:
 _NO_GPU = Gap(
     device_id="",
     device_type="gpu",
-    counter="device",
+    counter=WHOLE_DEVICE,
     reason="no_gpu",
     because="the driver lists none; a container sees those that it was given",
 )

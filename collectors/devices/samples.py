@@ -82,13 +82,16 @@ COUNTERS = {
 }
 
 
+WHOLE_DEVICE = "device"  # a gap's counter where nothing of the device is sampled
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
     """Something that is not sampled, and why."""
 
     device_id: str
     device_type: str
-    counter: str  # one of COUNTERS, a part of one ("errors.corrected"), or "device" for all of them
+    counter: str  # one of COUNTERS, a part of one ("errors.corrected"), or WHOLE_DEVICE
     reason: str  # one of few, for machines: "not_supported", "no_permission", "no_driver", …
     because: str  # the same for people, with what to do
 

@@ -53,8 +53,8 @@ def test_at_first_it_says_what_is_sampled_and_what_not_and_why(
         ("INFO", "sampling gpu GPU-1 (NVIDIA H100): utilization, power"),
         ("INFO", "sampling gpu MIG-1 (1g.10gb) of GPU-1: memory"),
         ("INFO", "sampling cpu node-1: cpu_time"),
-        ("WARNING", "not sampling GPU-1 energy, clocks: ask root (no_permission)"),
-        ("WARNING", "not sampling any gpu device: install one (no_driver)"),
+        ("WARNING", "not sampling GPU-1, its energy, clocks: ask root (no_permission)"),
+        ("WARNING", "not sampling any gpu: install one (no_driver)"),
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_loss_is_said_once_and_the_return_too(log: pytest.LogCaptureFixture) -
     announced.sample()
     assert said(log) == [
         ("INFO", "sampling gpu GPU-1 (NVIDIA H100) again: utilization, power"),
-        ("WARNING", "not sampling GPU-1 energy: ask root (no_permission)"),
+        ("WARNING", "not sampling GPU-1, its energy: ask root (no_permission)"),
     ]
 
 
@@ -102,10 +102,10 @@ def test_a_counter_that_is_denied_later_and_granted_again_is_said(
     said(log)
     devices.put(GPU, denied("energy"))
     announced.sample()
-    assert said(log) == [("WARNING", "not sampling GPU-1 energy: ask root (no_permission)")]
+    assert said(log) == [("WARNING", "not sampling GPU-1, its energy: ask root (no_permission)")]
     devices.put(GPU)
     announced.sample()
-    assert said(log) == [("INFO", "GPU-1: now sampling energy")]
+    assert said(log) == [("INFO", "now sampling GPU-1, its energy")]
 
 
 def test_an_instance_that_was_taken_apart_is_no_loss(log: pytest.LogCaptureFixture) -> None:

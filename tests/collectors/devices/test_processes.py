@@ -81,6 +81,14 @@ def test_a_process_of_several_kinds_is_one(machine: Path) -> None:
     assert found == {1: 5, 3: 1, 2: None}
 
 
+def test_what_is_refused_twice_is_missing_once(machine: Path) -> None:
+    gpu = gpu_with(process(1, GIB))
+    for kind in ("Graphics", "MPSCompute"):
+        gpu.deny(pynvml.NVMLError_NoPermission, f"nvmlDeviceGet{kind}RunningProcesses_v3")
+    [gap] = NvmlDevices(Library(gpu), machine).sample().gaps
+    assert (gap.counter, gap.reason) == ("processes.others", "no_permission")
+
+
 def test_an_older_driver_lists_its_processes_in_its_older_way(machine: Path) -> None:
     gpu = full()
     for kind in ("Compute", "Graphics", "MPSCompute"):
