@@ -1,6 +1,6 @@
 """MIG instances: parts of one GPU, each a device with memory and processes of its own.
 
-NVML counts utilization, power and energy for the whole GPU alone: an instance has none.
+NVML's counters of utilization, power and energy are the whole GPU's: an instance has none.
 """
 
 from typing import Any
