@@ -147,39 +147,45 @@ _QUANTITIES = (
 _METER_OF = {"reasoning_output_tokens": "output_tokens", "energy_uj": "device_ns"}
 
 # One row per rollup row, or per rollup row and meter. Casting before the division makes Postgres keep the decimals
-# that it would otherwise choose by size.
+# that it would otherwise choose by size. Beside each row, and not by grouping all of them: else the planner takes
+# hundreds of thousands of groups for a handful, and looks everything up row by row.
 _METERED = """
 WITH metered AS (
-    SELECT hour.*, {meter} AS meter,
-           coalesce(sum(round((counted.quantity * price.unit_price)::numeric(80, {places})
-                              / price.unit_quantity, {places})), 0) AS cost,
-           coalesce(bool_or(counted.quantity <> 0 AND price.id IS NULL), false) AS unpriced,
-           coalesce(sum(counted.quantity) FILTER (
-               WHERE price.id IS NULL AND counted.meter <> 'device_ns'), 0) AS unpriced_tokens,
-           coalesce(sum(counted.quantity) FILTER (
-               WHERE price.id IS NULL AND counted.meter = 'device_ns'), 0) AS unpriced_device_ns,
-           min(price.id) AS first_price, max(price.id) AS last_price
+    SELECT hour.*, counted.meter, coalesce(counted.cost, 0) AS cost,
+           coalesce(counted.unpriced, false) AS unpriced,
+           coalesce(counted.unpriced_tokens, 0) AS unpriced_tokens,
+           coalesce(counted.unpriced_device_ns, 0) AS unpriced_device_ns,
+           counted.first_price, counted.last_price
       FROM attribution_usagehour AS hour
       JOIN attribution_offering AS offering ON offering.id = hour.offering_id
       LEFT JOIN LATERAL (
-           SELECT meter, quantity
+           SELECT {meter} AS meter,
+                  sum(round((each.quantity * price.unit_price)::numeric(80, {places})
+                            / price.unit_quantity, {places})) AS cost,
+                  bool_or(price.id IS NULL) AS unpriced,
+                  sum(each.quantity) FILTER (
+                      WHERE price.id IS NULL AND each.meter <> 'device_ns') AS unpriced_tokens,
+                  sum(each.quantity) FILTER (
+                      WHERE price.id IS NULL AND each.meter = 'device_ns') AS unpriced_device_ns,
+                  min(price.id) AS first_price, max(price.id) AS last_price
              FROM (VALUES ('input_tokens', hour.input_tokens),
                           ('cache_read_input_tokens', hour.cache_read_input_tokens),
                           ('cache_write_input_tokens', hour.cache_write_input_tokens),
                           ('output_tokens', hour.output_tokens),
                           ('device_ns', hour.device_ns)) AS each (meter, quantity)
-            WHERE quantity <> 0 AND (offering.device_type = '' OR meter = 'device_ns')
+             LEFT JOIN pricing_rate AS rate
+                    ON rate.offering_id = hour.offering_id AND rate.meter = each.meter
+                   AND (rate.valid_from IS NULL OR rate.valid_from <= hour.hour)
+                   AND (rate.valid_until IS NULL OR rate.valid_until > hour.hour)
+             LEFT JOIN pricing_price AS price
+                    ON price.id = rate.price_id AND price.currency = %(currency)s
+            WHERE each.quantity <> 0 AND (offering.device_type = '' OR each.meter = 'device_ns')
+            GROUP BY {by_meter}
            ) AS counted ON true
-      LEFT JOIN pricing_rate AS rate
-             ON rate.offering_id = hour.offering_id AND rate.meter = counted.meter
-            AND (rate.valid_from IS NULL OR rate.valid_from <= hour.hour)
-            AND (rate.valid_until IS NULL OR rate.valid_until > hour.hour)
-      LEFT JOIN pricing_price AS price ON price.id = rate.price_id AND price.currency = %(currency)s
      WHERE hour.organization_id = %(organization)s
        AND hour.hour >= %(start)s AND hour.hour < %(end)s
        AND (hour.calls <> 0 OR hour.input_tokens <> 0 OR hour.output_tokens <> 0 OR hour.device_ns <> 0
             OR hour.cache_read_input_tokens <> 0 OR hour.cache_write_input_tokens <> 0)
-     GROUP BY hour.organization_id, hour.hour, hour.source_id, hour.offering_id{by_meter}
 )
 """
 _GROUPED = """
@@ -214,11 +220,7 @@ def costs(
     """
     where, values = _where(filters or Filters())
     by_meter = Dimension.METER in group_by
-    query = _METERED.format(
-        places=COST_PLACES,
-        meter="counted.meter" if by_meter else "NULL::text",
-        by_meter=", counted.meter" if by_meter else "",
-    ) + _GROUPED.format(
+    query = metered(by_meter=by_meter) + _GROUPED.format(
         keys=", ".join([_KEYS[dimension] for dimension in group_by] or ["NULL"]),
         start=_STARTS[interval],
         counts=", ".join(f"sum(metered.{name})" for name in _COUNTS),
@@ -237,6 +239,15 @@ def costs(
         cursor.execute(query, parameters)
         rows = cursor.fetchall()
     return _rows(organization, tuple(group_by), rows)
+
+
+def metered(*, by_meter: bool = False) -> str:
+    """The beginning of a query, with parameters organization, start, end and currency: hours with what they cost."""
+    return _METERED.format(
+        places=COST_PLACES,
+        meter="each.meter" if by_meter else "NULL::text",
+        by_meter="each.meter" if by_meter else "()",
+    )
 
 
 def total(organization: Organization, period: Period, filters: Filters | None = None) -> CostRow:
