@@ -1,16 +1,24 @@
-"""Recounts the rollups from the ledger and says where they differ."""
+"""Recounts the rollups from the ledger, and from what is counted of metrics, and says where they differ."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from django.db import connection, transaction
 
+from costwatch.attribution.gaps import USE_COLUMNS
 from costwatch.attribution.rollups import LATENCY_BUCKETS, USAGE_COLUMNS, USAGE_SUMS
 
 _RECOUNTED_USAGE = f"""
-SELECT organization_id, date_trunc('hour', started_at, 'UTC') AS hour, source_id, offering_id, {USAGE_SUMS}
-  FROM attribution_entry
- WHERE batch_id IN (SELECT id FROM attribution_batch WHERE added_at IS NOT NULL)
+SELECT organization_id, hour, source_id, offering_id, {", ".join(f"sum({name}) AS {name}" for name in USAGE_COLUMNS)}
+  FROM (SELECT organization_id, date_trunc('hour', started_at, 'UTC') AS hour, source_id, offering_id, {USAGE_SUMS}
+          FROM attribution_entry
+         WHERE batch_id IN (SELECT id FROM attribution_batch WHERE added_at IS NOT NULL)
+         GROUP BY 1, 2, 3, 4
+         UNION ALL
+        SELECT organization_id, hour, source_id, offering_id,
+               {", ".join(name if name in USE_COLUMNS else "0" for name in USAGE_COLUMNS)}
+          FROM attribution_metricuse
+         WHERE batch_id IN (SELECT id FROM attribution_batch WHERE added_at IS NOT NULL)) AS counted
  GROUP BY 1, 2, 3, 4
 """
 _USAGE = f"""
@@ -59,6 +67,22 @@ SELECT organization_id, NULL, NULL, NULL, 'call ' || call_id || ' rows in force'
 HAVING sum(sign) NOT IN (0, 1)
  ORDER BY 1, 5
 """
+# Metrics fill gaps: nothing of a client's counts where its service sent spans, and nothing is taken back twice.
+_BESIDE_SPANS = f"""
+SELECT counted.organization_id, hour, source_id, offering_id, 'metrics of a service that sent spans', used, 0
+  FROM (SELECT organization_id, hour, source_id, offering_id, sum(calls + input_tokens + output_tokens) AS used
+          FROM attribution_metricuse WHERE vantage = 'client' GROUP BY 1, 2, 3, 4) AS counted
+  JOIN attribution_source AS source ON source.id = source_id
+ WHERE used <> 0 AND EXISTS (
+       SELECT FROM attribution_spannedhour AS spanned
+        WHERE spanned.organization_id = counted.organization_id AND spanned.hour = counted.hour
+          AND spanned.service_name = source.service_name AND spanned.environment = source.environment)
+UNION ALL
+SELECT organization_id, hour, source_id, offering_id, 'tokens or calls of metrics', least({", ".join(f"sum({name})" for name in USE_COLUMNS)}), 0
+  FROM attribution_metricuse GROUP BY organization_id, hour, process, source_id, offering_id
+HAVING least({", ".join(f"sum({name})" for name in USE_COLUMNS)}) < 0
+ ORDER BY 1, 2, 3, 4
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +108,7 @@ def differences() -> Iterator[Difference]:
     """Every difference between rollups and ledger, from one snapshot of the database."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for query in (_USAGE, _LATENCY, _CAPACITY, _TWICE):
+        for query in (_USAGE, _LATENCY, _CAPACITY, _TWICE, _BESIDE_SPANS):
             cursor.execute(query)
             for organization_id, hour, source_id, offering_id, name, kept, counted in cursor:
                 shown = f"{hour:%Y-%m-%dT%HZ}" if hour else ""

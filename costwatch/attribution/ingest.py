@@ -4,7 +4,8 @@
     ├─ spans.keep        spans that were not seen before
     ├─ family.affected   the calls that they can change: their own, those below them, those around them
     ├─ ledger.draft      a call that nothing else has to do with: counted as it was seen
-    └─ _corrections      each other one merged from all its observations; what changed is reversed and counted anew
+    ├─ _corrections      each other one merged from all its observations; what changed is reversed and counted anew
+    └─ metric_use.count  what metrics say where no spans are sent
 
 A call's entry is a function of the set of its observations, so order, repetition and splitting change no sum. One
 organization's bodies are taken one after the other (an advisory lock): two that speak of the same call would
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
@@ -24,7 +25,7 @@ from django.utils import timezone
 
 from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
-from costwatch.attribution import capacity, family, ledger, partitions, spans
+from costwatch.attribution import capacity, family, ledger, metric_use, partitions, spanned, spans
 from costwatch.attribution.family import Told
 from costwatch.attribution.health import count_arrival, count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
@@ -57,8 +58,13 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     kept, refusals = _within_retention(decoded)
     for seen in kept.observations if key.environment else ():  # decoded for this body alone
         seen.environment = seen.environment or key.environment
+    points = [
+        replace(point, environment=point.environment or key.environment)
+        for point in kept.token_points
+    ]
     rows = spans.rows(key, kept)
     lines, draft = spans.lines(key.organization_id, rows), ledger.draft(rows.values())
+    kinds = spanned.kinds(rows.values())
     partitions.ensure_days({datetime_of(row.begun_micros).date() for row in rows.values()})
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK, [f"{settings.OTLP_WAIT_SECONDS}s", key.organization_id])
@@ -67,10 +73,11 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
         alone, told = family.affected(key.organization_id, new)
         corrections = _corrections(key.organization_id, told)
         batch_id = ledger.write(key, draft, alone, corrections)
-        outcomes = _outcomes(rows, new.fresh, refusals)
+        metrics_batch_id, of_metrics = metric_use.count(key, points, kinds)
+        outcomes = _outcomes(rows, new.fresh, refusals) + of_metrics
         count_outcomes(key, outcomes)
         count_arrival(key, received_at, _observations(new.fresh))
-    return Taken(outcomes, refusals, batch_id)
+    return Taken(outcomes, refusals, batch_id or metrics_batch_id)
 
 
 def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
@@ -83,6 +90,7 @@ def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
     first_ns, last_ns = (int(moment.timestamp()) * 1_000_000_000 for moment in (earliest, latest))
     begun = [seen.start_unix_ns for seen in decoded.observations]
     begun += [time.start_unix_ns for time in decoded.device_times]
+    begun += [point.time_unix_ns for point in decoded.token_points]
     future = sum(start_ns > last_ns for start_ns in begun)
     future += sum(
         time.start_unix_ns <= last_ns < time.time_unix_ns for time in decoded.device_times
@@ -104,6 +112,7 @@ def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
         ],
         refusals,
         decoded.items,
+        [point for point in decoded.token_points if first_ns <= point.time_unix_ns <= last_ns],
     )
     return kept, refusals
 

@@ -7,6 +7,7 @@
     Batch, Entry          the ledger: append-only, signed, partitioned by day
     UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
     DeviceStream          how far each device's time has been counted
+    TokenStream, TokenHour, SpannedHour, MetricUse   what metrics say where no spans are sent (token_models.py)
     IngestHour, LagHour   what was taken and what was refused, and how late
 
 Span and Entry are written by ingest.py with COPY, the rollups by rollups.py in SQL; everybody reads them through
@@ -24,6 +25,10 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from costwatch.accounts.models import IngestKey, Organization, Team
+from costwatch.attribution.token_models import MetricUse as MetricUse  # Django looks for them here
+from costwatch.attribution.token_models import SpannedHour as SpannedHour
+from costwatch.attribution.token_models import TokenHour as TokenHour
+from costwatch.attribution.token_models import TokenStream as TokenStream
 
 # What a call is counted in. The names are columns of Entry and UsageHour; device time and energy are integers of
 # their smallest unit, so that sums are exact.

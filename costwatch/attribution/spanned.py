@@ -1,0 +1,110 @@
+"""In which hours spans were sent, of which services and models: what metrics are not counted beside.
+
+kinds       what a body's spans say of that and is not known to be kept; costs a set's look-up per span
+keep        keeps it, and says what of it is new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from django.db import connection, transaction
+
+from collectors.observation import Observation, Vantage
+from costwatch.attribution.gaps import model_key
+from costwatch.attribution.spans import SpanRow
+from costwatch.domain.allocation import HOUR_NS
+
+# What a runtime's span without a model speaks of: any model that it serves. No model's key has a star.
+ANY_MODEL = "*"
+_LONGEST_HOURS = 24  # a call that seems to take longer has a wrong clock
+_HOUR_MICROS = HOUR_NS // 1000
+_CACHE_LIMIT = 100_000
+_KEEP = """
+INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model)
+SELECT %(organization_id)s, hour, service_name, environment, model
+  FROM unnest(%(hours)s::timestamptz[], %(services)s::text[], %(environments)s::text[], %(models)s::text[])
+       AS said (hour, service_name, environment, model)
+ON CONFLICT DO NOTHING RETURNING hour, service_name, environment, model
+"""
+
+Kind = tuple[int, int, int]  # profile, first and last hour since 1970
+
+
+class Spanned(NamedTuple):
+    """A row of SpannedHour, with the hour since 1970."""
+
+    hour: int
+    service_name: str
+    environment: str
+    model: str
+
+
+_kept: set[Kind] = set()
+
+
+def kinds(rows: Iterable[SpanRow]) -> dict[Kind, Observation]:
+    """One span of each kind of call and hours that is not known to be kept. A wrapper is no call."""
+    found: dict[Kind, Observation] = {}
+    for row in rows:
+        seen, known = row.observation, row.known
+        if seen is None or known is None or seen.is_wrapper:
+            continue
+        kind = (known.profile_id, row.begun_micros // _HOUR_MICROS, seen.end_unix_ns // HOUR_NS)
+        if kind not in _kept:
+            found[kind] = seen
+    return found
+
+
+def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanned]:
+    """Keep the hours of these calls; returns those that were not kept before."""
+    if not found:
+        return []
+    transaction.on_commit(partial(_remember, found.keys()))
+    said = {row for kind, seen in found.items() for row in _rows(kind, seen)}
+    hours, services, environments, models = zip(*sorted(said), strict=True)
+    columns: dict[str, Any] = {
+        "organization_id": organization_id,
+        "hours": [datetime_of_hour(hour) for hour in hours],
+        "services": list(services),
+        "environments": list(environments),
+        "models": list(models),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_KEEP, columns)
+        return [Spanned(hour_of(hour), *rest) for hour, *rest in cursor.fetchall()]
+
+
+def _rows(kind: Kind, seen: Observation) -> Iterable[Spanned]:
+    _, first, last = kind
+    service = (seen.service_name[:255], seen.environment[:255])
+    for hour in range(first, min(last, first + _LONGEST_HOURS) + 1):
+        for model in _models(seen):
+            yield Spanned(hour, *service, model)
+
+
+def _models(seen: Observation) -> set[str]:
+    named = {model_key(name) for name in (seen.request_model, seen.response_model) if name}
+    return named or {ANY_MODEL if seen.vantage is Vantage.SERVER else ""}
+
+
+def _remember(found: Collection[Kind]) -> None:
+    if len(_kept) >= _CACHE_LIMIT:
+        _kept.clear()
+    _kept.update(found)
+
+
+def datetime_of_hour(hour: int) -> datetime:
+    return datetime.fromtimestamp(hour * 3600, UTC)
+
+
+def hour_of(moment: datetime) -> int:
+    return int(moment.timestamp()) // 3600
+
+
+def forget() -> None:
+    """For tests, which drop rows that a running service never drops."""
+    _kept.clear()

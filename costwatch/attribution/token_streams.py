@@ -1,0 +1,272 @@
+"""Points of metrics → streams and their readings, as far as they tell what was used in which hour.
+
+keep        a body's points; says which hours of which streams are new, and what was sent before
+load        streams with all segments that touch some hours
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+from django.db import connection
+
+from collectors.observation import Meter, TokenPoint
+from costwatch.accounts.models import IngestKey
+from costwatch.attribution import gaps
+from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.gaps import Reading, Segment, Stream, model_key
+from costwatch.attribution.merge import OfferingFacts, SourceFacts
+from costwatch.attribution.spanned import datetime_of_hour, hour_of
+from costwatch.attribution.token_models import TokenHour, TokenStream
+from costwatch.domain.allocation import HOUR_NS
+
+_DAY_NS = 24 * HOUR_NS
+_AROUND = """
+SELECT stream_id, hour, numbers FROM attribution_tokenhour
+ WHERE stream_id = ANY(%(streams)s) AND hour BETWEEN %(first)s AND %(last)s
+UNION ALL
+SELECT near.* FROM unnest(%(streams)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
+       SELECT stream_id, hour, numbers FROM attribution_tokenhour
+        WHERE stream_id = wanted.id AND hour < %(first)s ORDER BY hour DESC LIMIT 1) AS near
+UNION ALL
+SELECT near.* FROM unnest(%(streams)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
+       SELECT stream_id, hour, numbers FROM attribution_tokenhour
+        WHERE stream_id = wanted.id AND hour > %(last)s ORDER BY hour LIMIT 1) AS near
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What became of a stream's points."""
+
+    stream: TokenStream
+    fresh: Sequence[TokenPoint]  # those that say something new
+    again: int
+    hours: frozenset[int]  # since 1970, of the fresh ones
+
+
+def keep(key: IngestKey, points: Iterable[TokenPoint]) -> list[Kept]:
+    """Keep what these points say. Runs under ingest's lock."""
+    by_digest: dict[UUID, list[TokenPoint]] = defaultdict(list)
+    for point in points:
+        by_digest[_digest(key, point)].append(point)
+    if not by_digest:
+        return []
+    streams = _streams(key, by_digest)
+    held = _held(streams, by_digest)
+    kept = [
+        _merge(stream, by_digest[digest], held[stream.pk]) for digest, stream in streams.items()
+    ]
+    _write(kept, held)
+    return kept
+
+
+def _digest(key: IngestKey, point: TokenPoint) -> UUID:
+    begun = point.start_unix_ns if point.is_cumulative else "delta"
+    said = f"{key.pk} {begun} ".encode() + point.series
+    return UUID(bytes=blake2b(said, digest_size=16).digest())
+
+
+def _streams(
+    key: IngestKey, by_digest: Mapping[UUID, Sequence[TokenPoint]]
+) -> dict[UUID, TokenStream]:
+    found = TokenStream.objects.filter(organization_id=key.organization_id, digest__in=by_digest)
+    streams = {stream.digest: stream for stream in found}
+    missing = [
+        _stream(key, digest, points[0])
+        for digest, points in by_digest.items()
+        if digest not in streams
+    ]
+    TokenStream.objects.bulk_create(missing)
+    return streams | {stream.digest: stream for stream in missing}
+
+
+def _stream(key: IngestKey, digest: UUID, point: TokenPoint) -> TokenStream:
+    service, environment = point.service_name[:255], point.environment[:255]
+    process = repr((service, environment, point.instance_id, point.vantage.value)).encode()
+    named = {model_key(name) for name in (point.request_model, point.response_model) if name}
+    return TokenStream(
+        organization_id=key.organization_id,
+        digest=digest,
+        process=UUID(bytes=blake2b(process, digest_size=16).digest()),
+        key=key,
+        vantage=point.vantage.value,
+        service_name=service,
+        environment=environment,
+        scope=point.scope[:255],
+        family=point.family[:255],
+        meter=point.meter.value,
+        is_cumulative=point.is_cumulative,
+        started_unix_ns=point.start_unix_ns if point.is_cumulative else 0,
+        source_id=source_id(key.organization_id, _source(key, point)),
+        offering_id=offering_id(key.organization_id, _offering(point)),
+        first_hour=datetime_of_hour(_first_hour(point)),
+        last_hour=datetime_of_hour(point.time_unix_ns // HOUR_NS),
+        models_said=sorted(named),
+    )
+
+
+def _source(key: IngestKey, point: TokenPoint) -> SourceFacts:
+    own, resource = point.tags, point.resource_tags
+    return SourceFacts(
+        key_id=key.pk,
+        service_name=point.service_name[:255],
+        environment=point.environment[:255],
+        team_tag=(own.team or resource.team or "")[:255],
+        feature=(own.feature or resource.feature or "")[:255],
+        customer=(own.customer or resource.customer or "")[:255],
+    )
+
+
+def _offering(point: TokenPoint) -> OfferingFacts:
+    return OfferingFacts(
+        provider=point.provider[:255],
+        request_model=point.request_model[:255],
+        response_model=point.response_model[:255],
+        service_tier=point.service_tier[:64],
+        device_type="",
+        allocation_method="",
+    )
+
+
+def _first_hour(point: TokenPoint) -> int:
+    """The first hour in which it can have counted; what a stream counted a day before its first reading is nobody's."""
+    return max(point.start_unix_ns, point.time_unix_ns - _DAY_NS) // HOUR_NS
+
+
+def _hours(point: TokenPoint) -> range:
+    """The hours that keep this point: a cumulative one is a reading, a delta one touches several."""
+    last = point.time_unix_ns // HOUR_NS
+    return range(last if point.is_cumulative else point.start_unix_ns // HOUR_NS, last + 1)
+
+
+_Held = dict[int, dict[int, TokenHour]]  # by stream and hour
+
+
+def _held(
+    streams: Mapping[UUID, TokenStream], by_digest: Mapping[UUID, Iterable[TokenPoint]]
+) -> _Held:
+    hours = {hour for points in by_digest.values() for point in points for hour in _hours(point)}
+    held: _Held = defaultdict(dict)
+    found = TokenHour.objects.filter(
+        stream__in=[stream.pk for stream in streams.values()],
+        hour__in=[datetime_of_hour(hour) for hour in hours],
+    )
+    for row in found:
+        held[row.stream_id][hour_of(row.hour)] = row
+    return held
+
+
+def _merge(stream: TokenStream, points: Sequence[TokenPoint], held: dict[int, TokenHour]) -> Kept:
+    """Take points into a stream's hours; `held` holds the hours afterwards."""
+    fresh = []
+    for point in points:
+        changed = False
+        for hour in _hours(point):
+            row = held.get(hour) or TokenHour(
+                organization_id=stream.organization_id,
+                stream=stream,
+                hour=datetime_of_hour(hour),
+                numbers=[],
+            )
+            numbers = _with(row.numbers, point)
+            changed = changed or numbers != row.numbers
+            row.numbers = numbers
+            held[hour] = row
+        if changed:
+            fresh.append(point)
+    hours = frozenset(hour for point in fresh for hour in _hours(point))
+    return Kept(stream, fresh, len(points) - len(fresh), hours)
+
+
+def _with(numbers: Sequence[int], point: TokenPoint) -> list[int]:
+    """TokenHour.numbers with this point among them."""
+    if point.is_cumulative:
+        reading = Reading(point.time_unix_ns, point.tokens, point.calls)
+        return _flat(gaps.first_and_last([*gaps.readings(numbers), reading]))
+    seen = {one[:2]: one for one in gaps.points(numbers)}
+    one = Segment(point.start_unix_ns, point.time_unix_ns, point.tokens, point.calls)
+    seen[one[:2]] = max(one, seen.get(one[:2], one))
+    return _flat(sorted(seen.values()))
+
+
+def _flat(rows: Iterable[Sequence[int]]) -> list[int]:
+    return [number for row in rows for number in row]
+
+
+def _write(kept: Iterable[Kept], held: _Held) -> None:
+    changed = [(one, held[one.stream.pk]) for one in kept if one.hours]
+    TokenHour.objects.bulk_create(
+        [hours[hour] for one, hours in changed for hour in one.hours],
+        update_conflicts=True,
+        unique_fields=["stream", "hour"],
+        update_fields=["numbers"],
+    )
+    longer = [one.stream for one, _ in changed if _lengthen(one)]
+    TokenStream.objects.bulk_update(longer, ["first_hour", "last_hour"])
+
+
+def _lengthen(kept: Kept) -> bool:
+    stream = kept.stream
+    first = datetime_of_hour(min(_first_hour(point) for point in kept.fresh))
+    last = datetime_of_hour(max(kept.hours))
+    if stream.first_hour <= first and last <= stream.last_hour:
+        return False
+    stream.first_hour = min(stream.first_hour, first)
+    stream.last_hour = max(stream.last_hour, last)
+    return True
+
+
+# What they say
+
+
+def load(streams: Iterable[TokenStream], first: int, last: int) -> list[Stream]:
+    """These streams, each with all its segments that touch the hours from first to last."""
+    by_pk = {stream.pk: stream for stream in streams}
+    hours: dict[int, list[tuple[Any, list[int]]]] = defaultdict(list)
+    wanted: dict[str, Any] = {
+        "streams": list(by_pk),
+        "first": datetime_of_hour(first),
+        "last": datetime_of_hour(last),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_AROUND, wanted)
+        for stream_id, hour, numbers in cursor.fetchall():
+            hours[stream_id].append((hour, numbers))
+    return [
+        _seen(by_pk[pk], list(_touching(_segments(by_pk[pk], sorted(found)), first, last)))
+        for pk, found in hours.items()
+    ]
+
+
+def _segments(
+    stream: TokenStream, hours: Collection[tuple[Any, Sequence[int]]]
+) -> Iterable[Segment]:
+    if not stream.is_cumulative:
+        return sorted({point for _, numbers in hours for point in gaps.points(numbers)})
+    found = [reading for _, numbers in hours for reading in gaps.readings(numbers)]
+    return gaps.between(found, stream.started_unix_ns)
+
+
+def _touching(segments: Iterable[Segment], first: int, last: int) -> Iterator[Segment]:
+    for segment in segments:
+        if segment.hours.start <= last and segment.hours.stop > first:
+            yield segment
+
+
+def _seen(stream: TokenStream, segments: Sequence[Segment]) -> Stream:
+    return Stream(
+        pk=stream.pk,
+        process=stream.process,
+        unit=(stream.key_id, stream.scope, stream.family),
+        meter=Meter(stream.meter),
+        models=frozenset(stream.models_said),
+        service=(stream.service_name, stream.environment),
+        account=(stream.source_id, stream.offering_id),
+        segments=segments,
+    )
