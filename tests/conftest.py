@@ -1,7 +1,7 @@
 import pytest
 
 from costwatch.accounts.models import Membership, Organization, User
-from costwatch.attribution import dimensions, partitions, profiles, spanned
+from costwatch.attribution import content, dimensions, partitions, profiles, spanned
 from tests.factories import MembershipFactory, OrganizationFactory
 
 
@@ -11,6 +11,7 @@ def _nothing_remembered() -> None:
     partitions.forget_made()
     dimensions.forget_ids()
     profiles.forget()
+    content.forget_chosen()
     spanned.forget()
 
 

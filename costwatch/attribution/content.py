@@ -1,5 +1,6 @@
 """What was asked and answered, of organizations that chose to store it.
 
+    is_chosen       whether an organization stores it: asked for each body
     set_retention   turns it on, off, or changes for how many days
     kept_from       the beginning of the oldest call whose content is stored
     keep            the content of a body's calls
@@ -13,6 +14,7 @@ Postgres' log, and with it, were content a part of it, what people asked.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -69,6 +71,10 @@ DELETE FROM attribution_content
 """
 
 
+_REMEMBERED_SECONDS = 2.0
+_chosen: tuple[float, frozenset[int]] = (-math.inf, frozenset())  # when asked for, and by whom
+
+
 class NotStored(RuntimeError):
     """Postgres can't take this content. Its own words, which may hold some of it, are left out."""
 
@@ -88,6 +94,24 @@ class StoredPart:
 # The setting
 
 
+def is_chosen(organization_id: int, now_seconds: float) -> bool:
+    """Whether an organization stores content, as of the last two seconds: most do not, and pay nothing for who does.
+
+    Who writes asks again, so of one that turned it off nothing more is stored. Moments are of one monotonic clock.
+    """
+    global _chosen
+    if now_seconds - _chosen[0] > _REMEMBERED_SECONDS:
+        chosen = Organization.objects.exclude(content_retention_days=None)
+        _chosen = now_seconds, frozenset(chosen.values_list("pk", flat=True))
+    return organization_id in _chosen[1]
+
+
+def forget_chosen() -> None:
+    """What this process remembers is asked for again."""
+    global _chosen
+    _chosen = -math.inf, frozenset()
+
+
 def set_retention(organization_id: int, days: int | None) -> tuple[int | None, int | None]:
     """Store content for so many days from now on; None: store none. Returns the days before and now.
 
@@ -102,6 +126,7 @@ def set_retention(organization_id: int, days: int | None) -> tuple[int | None, i
             if days is None or before is None:
                 organization.content_since = None if days is None else timezone.now()
             organization.save(update_fields=["content_retention_days", "content_since"])
+    forget_chosen()
     return before, days
 
 
@@ -123,19 +148,19 @@ def _locked(organization_id: int) -> Organization:
 # Written
 
 
-def keep(organization: Organization, decoded: Decoded, said: Iterable[SpanContent]) -> None:
+def keep(organization_id: int, decoded: Decoded, said: Iterable[SpanContent]) -> None:
     """Store what was said in a body's calls, once. All of it is durable when this returns.
 
     Raises OperationalError and InterfaceError where Postgres can't take it now, and NotStored; then nothing was
     written.
     """
-    found = _within(organization, _rows(decoded, said))
+    found = _within(Organization.objects.get(pk=organization_id), _rows(decoded, said))
     if not found:
         return
     partitions.ensure_days({started_at.date() for started_at, _ in found})
     try:
         with transaction.atomic():
-            _write(organization.pk, found)
+            _write(organization_id, found)
     except (OperationalError, InterfaceError):
         raise
     except DatabaseError as error:

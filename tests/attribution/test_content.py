@@ -43,9 +43,8 @@ def key(organization: Organization) -> IngestKey:
 
 
 def send(key: IngestKey, *spans: Span, **around: Any) -> None:
-    """As the doors take it, with what they know of the key at that moment."""
-    known = IngestKey.objects.select_related("organization").get(pk=key.pk)
-    doors.traces(known, request(*spans, **around).SerializeToString(), PROTOBUF)
+    """As the doors take it."""
+    doors.traces(key, request(*spans, **around).SerializeToString(), PROTOBUF)
 
 
 def said_at(at: datetime, attributes: dict[str, Any] = PROMPT, **fields: Any) -> Span:
@@ -199,11 +198,11 @@ def test_turning_it_off_and_on_again_brings_nothing_back(key: IngestKey) -> None
 
 def test_what_others_store_is_not_deleted(key: IngestKey, stranger: object) -> None:
     other = ingest_key(Organization.objects.get(name="Elsewhere"))
-    for one in (key, other):
+    for number, one in enumerate((other, key)):
         content.set_retention(one.organization_id, 30)
-        send(one, said_at(NOON))
+        send(one, said_at(NOON + timedelta(seconds=number)))
     content.set_retention(key.organization_id, None)
-    tasks.delete_past_content(key.organization_id)
+    assert content.delete_past(key.organization_id) is False
     [left] = Content.objects.all()
     assert left.organization == other.organization
 
@@ -239,16 +238,22 @@ def days_of_content() -> list[str]:
         return sorted(name for (name,) in cursor.fetchall())
 
 
+def test_what_another_process_chose_is_known_within_seconds(organization: Organization) -> None:
+    assert not content.is_chosen(organization.pk, 100.0)
+    Organization.objects.update(content_retention_days=30, content_since=NOON)
+    assert not content.is_chosen(organization.pk, 102.0)
+    assert content.is_chosen(organization.pk, 102.1)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_body_under_way_writes_nothing_behind_a_deletion() -> None:
     organization = Organization.objects.create(name="Acme")
     content.set_retention(organization.pk, 30)
-    organization.refresh_from_db()  # as a receiver knows it
     seen = observation()
     said = SpanContent(seen.trace_id, seen.span_id, seen.start_unix_ns, (Part("user", SECRET),))
 
     def receive() -> None:
-        content.keep(organization, body(seen), [said])
+        content.keep(organization.pk, body(seen), [said])
         connection.close()
 
     receiver = threading.Thread(target=receive)
