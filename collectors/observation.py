@@ -7,8 +7,15 @@ TokenPoint     one point of a metric that counts tokens or calls
 Decoded        all that a body of telemetry held
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collectors.dialects.sheets import Sheet
 
 
 class Vantage(StrEnum):
@@ -122,6 +129,11 @@ class SpanLink:
     tags: Tags = field(default_factory=Tags)
 
 
+def link_of(seen: Observation) -> SpanLink:
+    """The link of a span that is an observation."""
+    return SpanLink(seen.trace_id, seen.span_id, seen.parent_span_id, seen.start_unix_ns, seen.tags)
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
     """One cumulative point: how long a device was in a state from start_unix_ns to time_unix_ns."""
@@ -193,3 +205,4 @@ class Decoded:
     refusals: list[Refusal] = field(default_factory=list)
     items: int = 0  # spans or points in the body, whether or not they were about a call
     token_points: list[TokenPoint] = field(default_factory=list)
+    sheets: Sequence[Sheet] = ()  # observations that look alike, in columns

@@ -8,6 +8,8 @@
 A body is decoded whole or not at all; a span in it that cannot be right by itself is refused alone, with the reason.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 import zlib
@@ -30,8 +32,9 @@ from collectors.dialects import prototypes
 from collectors.dialects.attributes import read_resource, read_span
 from collectors.dialects.recognise import is_about_a_call, observe, scope_of, speaker_of
 from collectors.dialects.scopes import Scope
+from collectors.dialects.sheets import Row, sorted_out
 from collectors.dialects.tags import own_tags
-from collectors.observation import Decoded, Observation, Refusal, SpanLink
+from collectors.observation import Decoded, Observation, Refusal, SpanLink, link_of
 
 MAX_UNIX_NS = 2**63 - 1  # the year 2262; what databases and our own sums can hold
 MAX_ATTRIBUTES = 10_000  # of one span; those that carry a long conversation have some thousands
@@ -209,6 +212,18 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
 
     Raises MalformedTelemetry and UnsupportedMedia.
     """
+    return _read_traces(body, content_type).one_by_one()
+
+
+def decode_traces_in_columns(body: bytes, *, content_type: str) -> Decoded:
+    """The same, with calls that look alike in sheets, and links of those spans only that are no observations.
+
+    Raises MalformedTelemetry and UnsupportedMedia.
+    """
+    return _read_traces(body, content_type).in_columns()
+
+
+def _read_traces(body: bytes, content_type: str) -> _Spans:
     if _media_type(content_type) == JSON:
         body = _from_json(ExportTraceServiceRequest, body).SerializeToString()
         content_type = PROTOBUF
@@ -223,7 +238,7 @@ def decode_traces(body: bytes, *, content_type: str) -> Decoded:
                     spans.take(span, place)
     except DecodeError as error:
         raise MalformedTelemetry(f"the body is no OTLP traces request: {error}") from error
-    return spans.decoded()
+    return spans
 
 
 class _Place:
@@ -242,8 +257,7 @@ class _Spans:
     """The spans of one body."""
 
     def __init__(self) -> None:
-        self._observations: list[Observation] = []
-        self._links: list[SpanLink] = []
+        self._found: list[Row | Observation | SpanLink] = []
         self._refused: Counter[str] = Counter()
 
     def take(self, body: bytes, place: _Place) -> None:
@@ -257,27 +271,26 @@ class _Spans:
         span = wire.Span.FromString(body)
         trace_id, span_id, parent_id = span.trace_id, span.span_id, span.parent_span_id
         start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
+        attributes = span.attributes
         wrong = _what_is_wrong(trace_id, span_id, parent_id, start_ns, end_ns)
-        if not wrong and len(span.attributes) > MAX_ATTRIBUTES:
+        if not wrong and len(attributes) > MAX_ATTRIBUTES:
             wrong = f"span with more than {MAX_ATTRIBUTES} attributes"
         if wrong:
             self._refused[wrong] += 1
             return
         parent = None if not parent_id or parent_id == _NO_SPAN else parent_id
-        parts = None if _failed(span.status) else prototypes.parts_of(span.attributes)
-        if parts is None or not prototypes.is_ordinary(parts.own):
+        parts = None if _failed(span.status) else prototypes.parts_of(attributes)
+        if parts is None:
             self._read(body, SpanLink(trace_id, span_id, parent, start_ns), place)
             return
-        key = (*place.key, span.kind, parts.common, *parts.own)
+        key = (place.key, span.kind, parts.common, parts.names)
         prototype = prototypes.prototype_of(key)
         if prototype is None:
             link = SpanLink(trace_id, span_id, parent, start_ns)
-            prototypes.remember(key, parts.own, *self._read(body, link, place))
+            prototypes.remember(key, parts, *self._read(body, link, place))
             return
-        link = SpanLink(trace_id, span_id, parent, start_ns, prototype.tags(parts.own))
-        self._links.append(link)
-        if prototype.is_call:
-            self._observations.append(prototype.observation(link, end_ns, parts.own))
+        row = Row(prototype, parts.values, trace_id, span_id, parent, start_ns, end_ns)
+        self._found.append(row if prototype.is_call else row.link())
 
     def _read(
         self, body: bytes, bare: SpanLink, place: _Place
@@ -286,9 +299,9 @@ class _Spans:
         span = Span.FromString(body)
         found, tags = read_span(span.attributes)
         link = replace(bare, tags=own_tags(tags))
-        self._links.append(link)
         is_call = is_about_a_call(found)
         if is_call is None:
+            self._found.append(link)
             return link, None, place.scope
         speaker = speaker_of(span, found, place.scope)
         seen = observe(
@@ -300,16 +313,32 @@ class _Spans:
             resource=place.resource,
             resource_tags=place.resource_tags,
         )
-        self._observations.append(seen)
+        self._found.append(seen)
         return link, seen, speaker
 
-    def decoded(self) -> Decoded:
+    def in_columns(self) -> Decoded:
+        sheets, single = sorted_out(one for one in self._found if isinstance(one, Row))
+        single += [one for one in self._found if isinstance(one, Observation)]
         return Decoded(
-            observations=self._observations,
-            links=self._links,
+            observations=single,
+            links=[one for one in self._found if isinstance(one, SpanLink)],
+            sheets=sheets,
             refusals=refusals(self._refused),
-            items=len(self._links) + self._refused.total(),
+            items=self._items,
         )
+
+    def one_by_one(self) -> Decoded:
+        seen = [one.observation() if isinstance(one, Row) else one for one in self._found]
+        return Decoded(
+            observations=[one for one in seen if isinstance(one, Observation)],
+            links=[one if isinstance(one, SpanLink) else link_of(one) for one in seen],
+            refusals=refusals(self._refused),
+            items=self._items,
+        )
+
+    @property
+    def _items(self) -> int:
+        return len(self._found) + self._refused.total()
 
 
 def _failed(status: bytes) -> bool:

@@ -20,12 +20,13 @@ from collectors.dialects import litellm, table
 from collectors.dialects.attributes import ROWS, Found, Row
 from collectors.dialects.recognise import COUNTS, is_plain, meters_of
 from collectors.dialects.scopes import Scope
+from collectors.dialects.sheets import PEOPLE, Layout, layout_of
 from collectors.dialects.usage import Counts
 from collectors.dialects.values import Read, flag, integer, text, unquoted
 from collectors.observation import Observation, SpanLink, Tags
 
 # A span's own values that stand in an Observation as they were read, or are its counts.
-_PEOPLE = frozenset({"customer", "user", "session"})
+_PEOPLE = frozenset(PEOPLE)
 _OWN = frozenset(
     {
         *COUNTS,
@@ -57,8 +58,8 @@ _OF_EACH = frozenset(
     }
 )
 _FIELDS = tuple(field.name for field in fields(Observation) if field.name not in _OF_EACH)
-# Protobuf: a string of under 128 bytes as field 1.
-_NAME_FIELD, _ONE_BYTE = 0x0A, 0x7F
+# Protobuf: something of under 128 bytes as field 1, a name or a text; and as field 2, a value.
+_FIRST_FIELD, _SECOND_FIELD, _ONE_BYTE = 0x0A, 0x12, 0x7F
 _MAX_COMMON_BYTES = 512
 # What random values of common attributes can fill.
 _SEEN_LIMIT, _PROTOTYPES_LIMIT = 50_000, 5_000
@@ -83,18 +84,11 @@ def _sort(row: Row) -> _Sort:
 _SORTS = {name.encode(): _sort(row) for name, row in ROWS.items()}
 
 
-class _Count(NamedTuple):
-    """A count that was seen before: the same few thousand come again and again."""
-
-    meaning: str
-    value: int
-
-
-Said = TypeVar("Said", int, _Count)
-
-# Attributes that were seen: a number for a common one, zero for one that nobody reads, or what it counts. No number is
-# given twice, so a prototype outlives what it was made from without harm.
-_seen: dict[bytes, int | _Count] = {}
+# Attributes that were seen: a number for a common one, zero for one that nobody reads, or what it counts: the same few
+# thousand counts come again and again. No number is given twice, so a prototype outlives what it was made from.
+_Said = int | tuple[str, Any]
+_T = TypeVar("_T", int, tuple[str, Any])
+_seen: dict[bytes, _Said] = {}
 _numbers = count(1)
 _prototypes: dict[tuple[Any, ...], Prototype] = {}
 
@@ -103,7 +97,12 @@ class Parts(NamedTuple):
     """A span's attributes: its common ones as numbers, and what it says for itself."""
 
     common: tuple[int, ...]
-    own: Found
+    names: tuple[str, ...]  # meanings of its own values
+    values: Sequence[Any]
+
+
+class _Alone(Exception):
+    """The span has to be read by itself."""
 
 
 def parts_of(attributes: Iterable[bytes]) -> Parts | None:
@@ -112,40 +111,77 @@ def parts_of(attributes: Iterable[bytes]) -> Parts | None:
     Raises google.protobuf.message.DecodeError.
     """
     common: list[int] = []
-    own: Found = {}
-    seen, sorts = _seen.get, _SORTS.get
-    for attribute in attributes:
-        number = seen(attribute)
-        if isinstance(number, _Count):
-            if number.meaning in own:
-                return None  # two names for one thing: the table says which counts
-            own[number.meaning] = number.value
-            continue
-        if number is None:
-            # The attribute's name, without parsing its value.
-            if len(attribute) < 2 or attribute[0] != _NAME_FIELD or attribute[1] > _ONE_BYTE:
-                return None
-            sort = sorts(attribute[2 : 2 + attribute[1]])
-            if sort is not None and sort.is_own:
-                if sort.meaning in own:
-                    return None
-                value = sort.read(KeyValue.FromString(attribute).value)
-                if value is not None:
-                    own[sort.meaning] = value
-                    if sort.read is integer:
-                        _remember(attribute, _Count(sort.meaning, value))
+    names: list[str] = []
+    values: list[Any] = []
+    seen = _seen.get
+    try:
+        for attribute in attributes:
+            said = seen(attribute)
+            if said is None:
+                said = _look_at(attribute)
+            if isinstance(said, int):
+                if said:
+                    common.append(said)
                 continue
-            if sort is None and len(attribute) > _MAX_COMMON_BYTES:
-                continue  # a prompt, say
-            if sort is not None and (len(attribute) > _MAX_COMMON_BYTES or not sort.is_common):
-                return None
-            number = _remember(attribute, 0 if sort is None else next(_numbers))
-        if number:
-            common.append(number)
-    return Parts(tuple(common), own)
+            meaning, value = said
+            if meaning in names:
+                return None  # two names for one thing: the table says which counts
+            if value is not None:
+                names.append(meaning)
+                values.append(value)
+    except _Alone:
+        return None
+    return Parts(tuple(common), tuple(names), values)
 
 
-def _remember(attribute: bytes, said: Said) -> Said:
+def _look_at(attribute: bytes) -> _Said:
+    """What an attribute that was not seen before says: a number for a common one, or a value of the span's own."""
+    # The attribute's name, without parsing its value.
+    if len(attribute) < 2 or attribute[0] != _FIRST_FIELD or attribute[1] > _ONE_BYTE:
+        raise _Alone
+    end = 2 + attribute[1]
+    sort = _SORTS.get(attribute[2:end])
+    if sort is not None and sort.is_own:
+        return _own(attribute, end, sort)
+    if sort is None and len(attribute) > _MAX_COMMON_BYTES:
+        return 0  # a prompt, say
+    if sort is not None and (len(attribute) > _MAX_COMMON_BYTES or not sort.is_common):
+        raise _Alone
+    return _remember(attribute, 0 if sort is None else next(_numbers))
+
+
+def _own(attribute: bytes, end: int, sort: _Sort) -> tuple[str, Any]:
+    """A value of the span's own; None is no value. end: of the attribute's name."""
+    value = None
+    if sort.read is text:
+        value = _short_text(attribute, end)
+    if value is None:
+        value = sort.read(KeyValue.FromString(attribute).value)
+        if value is not None and sort.read is integer:
+            return _remember(attribute, (sort.meaning, value))
+    if sort.meaning == "response_id" and (value or "").startswith(litellm.PACKED_ID):
+        raise _Alone
+    return sort.meaning, value
+
+
+def _short_text(attribute: bytes, end: int) -> str | None:
+    """The text of an attribute as nearly all are written, read without a parser; None: it takes one."""
+    head = attribute[end : end + 4]
+    size = len(attribute) - end - 4
+    if (
+        head != bytes((_SECOND_FIELD, size + 2, _FIRST_FIELD, size))
+        if 0 < size < _ONE_BYTE - 2
+        else True
+    ):
+        return None
+    try:
+        found = attribute[end + 4 :].decode()
+    except UnicodeDecodeError:
+        return None
+    return found if found.isprintable() else None
+
+
+def _remember(attribute: bytes, said: _T) -> _T:
     if len(_seen) >= _SEEN_LIMIT:
         forget()
     _seen[attribute] = said
@@ -158,7 +194,7 @@ def prototype_of(key: tuple[Any, ...]) -> Prototype | None:
 
 
 def remember(
-    key: tuple[Any, ...], own: Found, link: SpanLink, seen: Observation | None, scope: Scope
+    key: tuple[Any, ...], parts: Parts, link: SpanLink, seen: Observation | None, scope: Scope
 ) -> None:
     """Let later spans with this key be read as this one was, where that can be.
 
@@ -168,7 +204,7 @@ def remember(
         return
     if len(_prototypes) >= _PROTOTYPES_LIMIT:
         _prototypes.clear()
-    _prototypes[key] = Prototype(own, link, seen, scope)
+    _prototypes[key] = Prototype(parts, link, seen, scope)
 
 
 def forget() -> None:
@@ -179,20 +215,38 @@ def forget() -> None:
 class Prototype:
     """A span that was read, without its own values."""
 
-    __slots__ = ("_fields", "_scope", "_stands", "_streaming", "_tags", "is_call")
+    __slots__ = (
+        "_fields",
+        "_scope",
+        "_stands",
+        "_streaming",
+        "_tags",
+        "is_call",
+        "layout",
+        "names",
+    )
 
-    def __init__(self, own: Found, link: SpanLink, seen: Observation | None, scope: Scope) -> None:
+    def __init__(
+        self, parts: Parts, link: SpanLink, seen: Observation | None, scope: Scope
+    ) -> None:
         self._tags = link.tags
-        self.is_call = seen is not None
         self._scope = scope
+        self.names = parts.names
+        self.is_call = seen is not None
+        self.layout: Layout | None = None
         if seen is None:
             return
+        own = dict(zip(parts.names, parts.values, strict=True))
         self._fields = {name: getattr(seen, name) for name in _FIELDS}
         # Not all that is said stands: the time to the first token of an answer that came at once means nothing.
         self._stands: Sequence[str] = [
             name for name in own if name in self._fields and self._fields[name] == own[name]
         ]
         self._streaming = seen.streaming
+        if not seen.is_wrapper:
+            self.layout = layout_of(
+                parts.names, frozenset(self._stands), scope.input_excludes_cache
+            )
 
     def tags(self, own: Found) -> Tags:
         tags = self._tags
@@ -226,8 +280,3 @@ class Prototype:
             contradiction=meters.contradiction,
             **said,
         )
-
-
-def is_ordinary(own: Found) -> bool:
-    """Whether nothing in a span's own values asks for a second look."""
-    return not own.get("response_id", "").startswith(litellm.PACKED_ID)

@@ -32,9 +32,9 @@ from collectors.contents import Part, SpanContent
 from collectors.observation import Decoded
 from costwatch.accounts.models import MOST_CONTENT_DAYS, Organization
 from costwatch.attribution import partitions
+from costwatch.attribution.copying import datetime_of
 from costwatch.attribution.identity import span_key
 from costwatch.attribution.models import Content
-from costwatch.attribution.spans import datetime_of
 
 MOST_BYTES = 256 * 1024  # of one span's texts
 MOST_PARTS = 1000

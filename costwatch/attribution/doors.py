@@ -37,6 +37,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from collectors import contents, otlp
+from collectors.dialects.sheets import without_sheets
 from collectors.metrics import decode_metrics
 from collectors.observation import Decoded
 from costwatch.accounts.models import IngestKey
@@ -198,10 +199,11 @@ def enter(door: Door, key: IngestKey, body: bytes, content_type: str) -> Message
 
 
 def traces(key: IngestKey, body: bytes, content_type: str) -> Message:
-    decoded = otlp.decode_traces(body, content_type=content_type)
+    decoded = otlp.decode_traces_in_columns(body, content_type=content_type)
     taken = _take(key, decoded)
     if content.is_chosen(key.organization_id, time.monotonic()):
-        content.keep(key.organization_id, decoded, contents.read(body, content_type=content_type))
+        found = contents.read(body, content_type=content_type)
+        content.keep(key.organization_id, without_sheets(decoded), found)
     response = ExportTraceServiceResponse()
     if taken.refusals:
         response.partial_success.rejected_spans = sum(r.count for r in taken.refusals)

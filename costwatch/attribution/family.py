@@ -20,6 +20,7 @@ from django.db import connection
 
 from collectors.observation import Tags
 from costwatch.attribution import twins
+from costwatch.attribution.copying import array, between, micros_of, moment
 from costwatch.attribution.identity import (
     CROWD,
     REACH_MICROS,
@@ -29,17 +30,7 @@ from costwatch.attribution.identity import (
     reach_micros,
 )
 from costwatch.attribution.merge import Seen
-from costwatch.attribution.spans import (
-    NO_TAGS,
-    READ,
-    Kept,
-    SpanRow,
-    array,
-    between,
-    micros_of,
-    moment,
-    read,
-)
+from costwatch.attribution.spans import NO_TAGS, READ, Kept, Rows, SpanRow, read
 
 # Searched beyond reach, so that a call's second view does not make it search again.
 _MARGIN_MICROS = 600_000_000
@@ -99,25 +90,28 @@ class Told:
     inherited: Sequence[Tags]  # tags of the spans around it, nearest first
 
 
-def affected(organization_id: int, kept: Kept) -> tuple[list[bytes], list[Told]]:
-    """The keys of new observations that nothing else has to do with, and the calls that other new spans can change."""
+def affected(kept: Kept) -> tuple[Sequence[int], list[Told]]:
+    """The places of new observations that nothing else has to do with, and the calls that other new spans can change."""
+    rows = kept.rows
     related = _related(kept)
-    watched = twins.watched_twice(organization_id, kept.fresh.values())
-    related |= {row.span_key for row in watched}
-    alone = [
-        key
-        for key, row in kept.fresh.items()
-        if row.observation is not None and key not in related and not row.wraps
-    ]
+    watched = twins.watched_twice(rows, kept.fresh)
+    related |= watched
+    alone = [place for place in kept.fresh if place not in related and _is_counted(rows, place)]
     if not related:
         return alone, []
-    family = _Family(organization_id, [kept.fresh[key] for key in related])
+    family = _Family(rows.organization_id, [rows.row(place) for place in related])
     touched = {row.span_key for row in family.rows.values() if row.group is not None}
     family.add_views_of_the_same(touched)
     family.mark_wrappers()
     if watched:
-        touched |= family.join_twins(watched)
+        touched |= family.join_twins([rows.row(place) for place in watched])
     return alone, family.told(touched)
+
+
+def _is_counted(rows: Rows, place: int) -> bool:
+    """An observation of a call, and no wrapper."""
+    row = rows.single.get(place)
+    return row is None or (row.observation is not None and not row.wraps)
 
 
 def told(organization_id: int, calls: Sequence[tuple[bytes, int]]) -> list[Told | None]:
@@ -136,34 +130,39 @@ def told(organization_id: int, calls: Sequence[tuple[bytes, int]]) -> list[Told 
     return [found.get(key) if key is not None else None for key in keys]
 
 
-def _related(kept: Kept) -> set[bytes]:
-    """The new rows that can change another row's call, or whose own call another row can change."""
-    groups = Counter(
-        row.group
-        for row in kept.fresh.values()
-        if row.observation is not None and row.observation.response_id
-    )
-    related: set[bytes] = set()
-    for key, row in kept.fresh.items():
-        if row.observation is None and key not in kept.below:
+def _related(kept: Kept) -> set[int]:
+    """The places of new rows that can change another row's call, or whose own call another row can change."""
+    rows, places = kept.rows, {kept.rows.keys[place]: place for place in kept.fresh}
+    groups = Counter(rows.groups[place] for place in kept.fresh)
+    related: set[int] = set()
+    if (
+        not (kept.above or kept.below or kept.same)
+        and len(groups) == len(kept.fresh)
+        and places.keys().isdisjoint(rows.parents)
+    ):
+        return related
+    for key, place in places.items():
+        group = rows.groups[place]
+        if group is None and key not in kept.below:
             continue
-        chain = _chain(kept.fresh, row)
+        chain = _chain(rows, places, place)
         if (
             key in kept.below
-            or row.group in kept.same
-            or groups[row.group] > 1
-            or chain[-1].parent_key in kept.above
-            or any(one.matters_below for one in chain[1:])
+            or group in kept.same
+            or groups[group] > 1
+            or rows.parents[chain[-1]] in kept.above
+            or any(rows.matters_below(one) for one in chain[1:])
         ):
-            related.update(one.span_key for one in chain)
+            related.update(chain)
     return related
 
 
-def _chain(rows: Mapping[bytes, SpanRow], row: SpanRow) -> list[SpanRow]:
+def _chain(rows: Rows, places: Mapping[bytes, int], place: int) -> list[int]:
     """The row and its ancestors among these rows."""
-    chain = [row]
-    while (parent := chain[-1].parent_key) is not None and parent in rows and len(chain) <= DEPTH:
-        chain.append(rows[parent])
+    chain = [place]
+    while (parent := rows.parents[chain[-1]]) in places and len(chain) <= DEPTH:
+        assert parent is not None
+        chain.append(places[parent])
     return chain
 
 

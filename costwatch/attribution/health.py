@@ -1,12 +1,11 @@
 """What each key sent, by what became of it, and how late it was."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from django.db import connection
 from django.utils import timezone
 
-from collectors.observation import Observation
 from costwatch.accounts.models import IngestKey
 
 _ADD = """
@@ -62,10 +61,9 @@ def count_outcomes(key: IngestKey, outcomes: Mapping[str, int]) -> None:
         )
 
 
-def count_arrival(key: IngestKey, received_at: datetime, fresh: Iterable[Observation]) -> None:
-    """Add how long the first of a body's new calls to end had waited when it was received."""
-    ended_ns = min((seen.end_unix_ns for seen in fresh), default=None)
-    if ended_ns is None:
+def count_arrival(key: IngestKey, received_at: datetime, ended_unix_ns: int | None) -> None:
+    """Add how long the first of a body's new calls to end had waited when it was received; None: it has none."""
+    if ended_unix_ns is None:
         return
     received_ms = int(received_at.timestamp() * 1000)
     with connection.cursor() as cursor:
@@ -75,7 +73,7 @@ def count_arrival(key: IngestKey, received_at: datetime, fresh: Iterable[Observa
                 "organization_id": key.organization_id,
                 "received_at": received_at,
                 "key_id": key.pk,
-                "ms": max(0, received_ms - ended_ns // 1_000_000),
+                "ms": max(0, received_ms - ended_unix_ns // 1_000_000),
             },
         )
 

@@ -37,6 +37,7 @@ _KIND = re.compile(r"[A-Za-z]+[-_]")
 _UNIQUE_LENGTH = 16
 
 _COUNTED = 0x01  # of a group id's first byte: its response id comes back
+_FIRST = [bytes([byte]) for byte in range(256)]
 _BEGINNING_BYTES = 5  # at the end of such a group's id: zero, and in its calls' ids when each began
 
 
@@ -58,7 +59,23 @@ def start_micros(observation: Observation) -> int:
 
 def span_key(trace_id: bytes, span_id: bytes) -> bytes:
     """One id for a span. Both parts count: span ids alone are only 8 bytes."""
-    return blake2b(trace_id + span_id, digest_size=16, person=b"span").digest()
+    return _digest(_OF_SPAN, trace_id + span_id)
+
+
+def span_keys(spans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The same of many, by trace id and span id."""
+    return [_digest(_OF_SPAN, trace_id + span_id) for trace_id, span_id in spans]
+
+
+# Copied, which costs half of making one.
+_OF_SPAN = blake2b(digest_size=16, person=b"span")
+_OF_RESPONSE = blake2b(digest_size=16, person=b"response")
+
+
+def _digest(empty: blake2b, said: bytes) -> bytes:
+    digest = empty.copy()
+    digest.update(said)
+    return digest.digest()
 
 
 def group_of(observation: Observation, key: bytes) -> bytes:
@@ -68,13 +85,19 @@ def group_of(observation: Observation, key: bytes) -> bytes:
     different ones.
     """
     said = observation.response_id
-    if not said:
-        return bytes([key[0] & ~_COUNTED]) + key[1:]
-    digest = blake2b(said.encode(), digest_size=16, person=b"response").digest()
+    return group_of_response(said) if said else group_of_span(key)
+
+
+def group_of_span(key: bytes) -> bytes:
+    return _FIRST[key[0] & ~_COUNTED] + key[1:]
+
+
+def group_of_response(said: str) -> bytes:
+    digest = _digest(_OF_RESPONSE, said.encode())
     if comes_back(said):
         unique = 16 - _BEGINNING_BYTES
-        return bytes([digest[0] | _COUNTED, *digest[1:unique]]) + bytes(_BEGINNING_BYTES)
-    return bytes([digest[0] & ~_COUNTED]) + digest[1:]
+        return _FIRST[digest[0] | _COUNTED] + digest[1:unique] + bytes(_BEGINNING_BYTES)
+    return _FIRST[digest[0] & ~_COUNTED] + digest[1:]
 
 
 def comes_back(response_id: str) -> bool:

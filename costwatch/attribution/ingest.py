@@ -15,7 +15,7 @@ otherwise count it twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -23,6 +23,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
+from collectors.dialects.sheets import without_sheets
 from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, family, ledger, metric_use, partitions, spanned, spans
@@ -30,7 +31,7 @@ from costwatch.attribution.family import Told
 from costwatch.attribution.health import count_arrival, count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
 from costwatch.attribution.merge import merge
-from costwatch.attribution.spans import SpanRow, datetime_of
+from costwatch.attribution.spans import Rows
 
 # Who waits too long for the others is told to come again, instead of holding a thread and a connection.
 _LOCK = """
@@ -56,27 +57,25 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     """
     received_at = timezone.now()
     kept, refusals = _within_retention(decoded)
-    for seen in kept.observations if key.environment else ():  # decoded for this body alone
-        seen.environment = seen.environment or key.environment
     points = [
         replace(point, environment=point.environment or key.environment)
         for point in kept.token_points
     ]
     rows = spans.rows(key, kept)
-    lines, draft = spans.lines(key.organization_id, rows), ledger.draft(rows.values())
-    kinds = spanned.kinds(rows.values())
-    partitions.ensure_days({datetime_of(row.begun_micros).date() for row in rows.values()})
+    wanted, text, draft = rows.wanted(), "".join(rows.lines), ledger.draft(rows)
+    kinds = spanned.kinds(rows)
+    partitions.ensure_days(rows.days())
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK, [f"{settings.OTLP_WAIT_SECONDS}s", key.organization_id])
-        new = spans.keep(key.organization_id, rows, lines)
+        new = spans.keep(rows, wanted, text)
         refusals += capacity.count(key.organization_id, kept.device_times)
-        alone, told = family.affected(key.organization_id, new)
+        alone, told = family.affected(new)
         corrections = _corrections(key.organization_id, told)
         batch_id = ledger.write(key, draft, alone, corrections)
         metrics_batch_id, of_metrics = metric_use.count(key, points, kinds)
         outcomes = _outcomes(rows, new.fresh, refusals) + of_metrics
         count_outcomes(key, outcomes)
-        count_arrival(key, received_at, _observations(new.fresh))
+        count_arrival(key, received_at, rows.first_end_unix_ns(new.fresh))
     return Taken(outcomes, refusals, batch_id or metrics_batch_id)
 
 
@@ -88,6 +87,9 @@ def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
     latest = timezone.now() + _FUTURE
     earliest = timezone.now() - timedelta(days=settings.RETENTION_DAYS)
     first_ns, last_ns = (int(moment.timestamp()) * 1_000_000_000 for moment in (earliest, latest))
+    begun = [row.start_unix_ns for sheet in decoded.sheets for row in sheet.rows]
+    if begun and not first_ns <= min(begun) <= max(begun) <= last_ns:
+        decoded = without_sheets(decoded)
     begun = [seen.start_unix_ns for seen in decoded.observations]
     begun += [time.start_unix_ns for time in decoded.device_times]
     begun += [point.time_unix_ns for point in decoded.token_points]
@@ -102,17 +104,16 @@ def _within_retention(decoded: Decoded) -> tuple[Decoded, list[Refusal]]:
     if old:
         days = settings.RETENTION_DAYS
         refusals.append(Refusal(f"older than what is kept ({days} days)", old))
-    kept = Decoded(
-        [seen for seen in decoded.observations if first_ns <= seen.start_unix_ns <= last_ns],
-        [link for link in decoded.links if first_ns <= link.start_unix_ns <= last_ns],
-        [
+    kept = replace(
+        decoded,
+        observations=[o for o in decoded.observations if first_ns <= o.start_unix_ns <= last_ns],
+        links=[link for link in decoded.links if first_ns <= link.start_unix_ns <= last_ns],
+        device_times=[
             t
             for t in decoded.device_times
             if first_ns <= t.start_unix_ns <= t.time_unix_ns <= last_ns
         ],
-        refusals,
-        decoded.items,
-        [point for point in decoded.token_points if first_ns <= point.time_unix_ns <= last_ns],
+        token_points=[p for p in decoded.token_points if first_ns <= p.time_unix_ns <= last_ns],
     )
     return kept, refusals
 
@@ -150,22 +151,18 @@ def _places(told: Told) -> set[ledger.Place]:
     return {(call_id(group, at), at) for group in (told.group, *told.joined) for at in begun}
 
 
-def _outcomes(
-    rows: Mapping[bytes, SpanRow], fresh: Mapping[bytes, SpanRow], refusals: Iterable[Refusal]
-) -> Counter[str]:
+def _outcomes(rows: Rows, fresh: Sequence[int], refusals: Iterable[Refusal]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     outcomes["duplicate"] = len(rows) - len(fresh)
-    for row in fresh.values():
-        outcomes[_outcome(row.observation)] += 1
-        for tag in row.known.raw_tags or () if row.known else ():
+    for place in fresh:
+        row = rows.single.get(place)
+        outcomes[_outcome(row.observation) if row else "observation"] += 1
+        known = rows.known[place]
+        for tag in (known.raw_tags or ()) if known else ():
             outcomes[f"too many values of {tag}: counted as other"] += 1
     for refusal in refusals:
         outcomes[f"refused: {refusal.reason}"] += refusal.count
     return +outcomes
-
-
-def _observations(rows: Mapping[bytes, SpanRow]) -> Iterator[Observation]:
-    return (row.observation for row in rows.values() if row.observation is not None)
 
 
 def _outcome(observation: Observation | None) -> str:

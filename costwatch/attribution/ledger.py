@@ -21,33 +21,31 @@ from django.db import connection
 
 from collectors.observation import Provenance, Usage
 from costwatch.accounts.models import IngestKey
+from costwatch.attribution.alike import (
+    HOUR_MICROS,
+    LATENCIES,
+    MEASURES,
+    QUANTITIES,
+    Sums,
+    entry_lines,
+    sums,
+)
+from costwatch.attribution.copying import array, between, datetime_of, line, micros_of, moment
 from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.identity import call_id
-from costwatch.attribution.merge import Latencies, MergedCall, Quantities
-from costwatch.attribution.models import Batch, LatencyHour
-from costwatch.attribution.spans import (
-    SpanRow,
-    array,
-    between,
-    datetime_of,
-    line,
-    micros_of,
-    moment,
-)
+from costwatch.attribution.merge import MergedCall
+from costwatch.attribution.models import Batch
+from costwatch.attribution.spans import Rows, SpanRow
 from costwatch.domain.latency import bucket_of
 
 _FACTS = ("source_id", "offering_id", "failed", "usage_known", "contradicted")
-_QUANTITIES = tuple(field.name for field in fields(Quantities))
-_LATENCIES = tuple(field.name for field in fields(Latencies))
-_AFTER_FACTS, _AFTER_QUANTITIES = len(_FACTS), len(_FACTS) + len(_QUANTITIES)
-STATE = (*_FACTS, *_QUANTITIES, *_LATENCIES)
+_AFTER_FACTS, _AFTER_QUANTITIES = len(_FACTS), len(_FACTS) + len(QUANTITIES)
+STATE = (*_FACTS, *QUANTITIES, *LATENCIES)
 _PLACE = ("call_id", "started_at", "revision", "sign")
-_MEASURES = tuple(LatencyHour.Measure(name.removesuffix("_ns")).value for name in _LATENCIES)
-_HOUR_MICROS = 3_600_000_000
 
 # What one observation says itself, in the order of Quantities, but for the last.
-_quantities_said = attrgetter(*(f"usage.{field.name}" for field in fields(Usage)), *_QUANTITIES[len(fields(Usage)) : -1])  # fmt: skip
-_latencies_said = attrgetter(*_LATENCIES[1:])
+_quantities_said = attrgetter(*(f"usage.{field.name}" for field in fields(Usage)), *QUANTITIES[len(fields(Usage)) : -1])  # fmt: skip
+_latencies_said = attrgetter(*LATENCIES[1:])
 
 _IN_FORCE = f"""
 SELECT {", ".join((*_PLACE, *STATE))} FROM attribution_entry
@@ -60,7 +58,6 @@ _COPY = (
 
 Place = tuple[bytes, int]  # a call's id and its beginning in microseconds
 State = tuple[Any, ...]
-Sums = dict[str, list[list[Any]]]
 
 
 class LedgerRow(NamedTuple):
@@ -91,21 +88,47 @@ NEVER = InForce(0, None)
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Rows and sums of calls as if each were seen once, made before anybody has to wait for it. By span key."""
+    """Entries and sums of a body's calls as if each were seen once, made before anybody has to wait for it."""
 
-    rows: Mapping[bytes, LedgerRow]
-    lines: Mapping[bytes, str]
+    rows: Rows
+    single: Mapping[int, LedgerRow]  # by place
+    lines: Mapping[int, str]
     sums: Sums
 
+    def sums_of(self, places: Sequence[int]) -> Sums:
+        """The sums of the entries at these places alone."""
+        if len(places) == len(self.lines):
+            return self.sums
+        return _sums_of(self.rows, self.single, set(places))
 
-def draft(rows: Iterable[SpanRow]) -> Draft:
-    entries = {
-        row.span_key: _first_entry(row)
-        for row in rows
+
+def draft(rows: Rows) -> Draft:
+    single = {
+        place: _first_entry(row)
+        for place, row in rows.single.items()
         if row.observation is not None and not row.wraps
     }
-    lines = {key: _line(row) for key, row in entries.items()}
-    return Draft(entries, lines, _sums(entries.values()))
+    lines = {place: _line(entry) for place, entry in single.items()}
+    for first, alike in rows.alike.items():
+        lines |= enumerate(entry_lines(alike), first)
+    return Draft(rows, single, lines, _sums_of(rows, single, lines.keys()))
+
+
+def _sums_of(rows: Rows, single: Mapping[int, LedgerRow], places: Collection[int]) -> Sums:
+    found = [_sums(entry for place, entry in single.items() if place in places)]
+    for first, alike in rows.alike.items():
+        which = [place for place in range(len(alike)) if first + place in places]
+        if which:
+            found.append(sums(alike, which))
+    return _together(found)
+
+
+def _together(some: Iterable[Sums]) -> Sums:
+    together: Sums = {"usage": [], "latency": []}
+    for each in some:
+        for name, said in each.items():
+            together[name] += said
+    return together
 
 
 def _first_entry(row: SpanRow) -> LedgerRow:
@@ -135,8 +158,8 @@ def state_of(organization_id: int, merged: MergedCall) -> State:
         merged.failed,
         merged.usage_known,
         merged.contradicted,
-        *(getattr(merged.quantities, name) for name in _QUANTITIES),
-        *(getattr(merged.latencies, name) for name in _LATENCIES),
+        *(getattr(merged.quantities, name) for name in QUANTITIES),
+        *(getattr(merged.latencies, name) for name in LATENCIES),
     )
 
 
@@ -167,29 +190,28 @@ def _last_of(rows: Sequence[State]) -> InForce:
 
 
 def write(
-    key: IngestKey, made: Draft, alone: Sequence[bytes], corrections: Sequence[LedgerRow]
+    key: IngestKey, made: Draft, alone: Sequence[int], corrections: Sequence[LedgerRow]
 ) -> int | None:
-    """Write these rows of a draft, and others, as one batch, and return its id; None where there are none.
+    """Write entries of a draft, and others, as one batch, and return its id; None where there are none.
 
-    alone   span keys.
+    alone   the places of the draft's.
     """
-    rows = [made.rows[span_key] for span_key in alone] + list(corrections)
-    if not rows:
+    if not alone and not corrections:
         return None
-    as_drafted = not corrections and len(alone) == len(made.rows)
-    begun = [row.place[1] for row in rows]
+    begun = [made.rows.begun_micros[place] for place in alone]
+    begun += [row.place[1] for row in corrections]
     batch = Batch.objects.create(
         organization_id=key.organization_id,
         key=key,
-        entries=len(rows),
+        entries=len(begun),
         first_started_at=datetime_of(min(begun)),
         last_started_at=datetime_of(max(begun)),
-        sums=made.sums if as_drafted else _sums(rows),
+        sums=_together([made.sums_of(alone), _sums(corrections)]),
     )
+    lines = [made.lines[place] for place in alone] + [_line(row) for row in corrections]
     owner = f"{key.organization_id}\t{batch.pk}\t"
-    lines = [made.lines[span_key] for span_key in alone] + [_line(row) for row in corrections]
     with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write("".join(owner + line for line in lines))
+        copy.write(owner + owner.join(lines))
     return batch.pk
 
 
@@ -206,9 +228,9 @@ def _sums(rows: Iterable[LedgerRow]) -> Sums:
     latency: Counter[tuple[int, int, int, str, int]] = Counter()
     for row in rows:
         state = row.signed()
-        about = (row.place[1] // _HOUR_MICROS, state[0], state[1])
+        about = (row.place[1] // HOUR_MICROS, state[0], state[1])
         usage[about].append((row.sign, *state[2:_AFTER_QUANTITIES]))
-        for measure, ns in zip(_MEASURES, state[_AFTER_QUANTITIES:], strict=True):
+        for measure, ns in zip(MEASURES, state[_AFTER_QUANTITIES:], strict=True):
             if ns is not None:
                 latency[*about, measure, bucket_of(ns)] += row.sign
     return {

@@ -18,6 +18,8 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from collectors.dialects.prototypes import Prototype
+from collectors.dialects.sheets import Sheet
 from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution.dimensions import OTHER, bounded, offering_id, source_id
@@ -57,13 +59,16 @@ _common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource
 _CACHE_LIMIT = 50_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Known:
     """A profile, and what it makes of a call that nothing else is known about."""
 
     profile_id: int
     source_id: int
     offering_id: int
+    service: tuple[str, str]  # its name and environment
+    failed: bool
+    repeated: bool  # the request had been answered before
     raw_tags: Mapping[str, str] | None = None  # those that the profile calls OTHER
 
 
@@ -78,6 +83,8 @@ class _Common:
 
 _known: dict[tuple[int, tuple[Any, ...]], Known] = {}
 _read: dict[int, _Common] = {}
+# By key and its environment: prototypes and customers that were seen.
+_alike: dict[tuple[int, str], dict[tuple[Prototype, str | None], Known]] = {}
 # By organization: the newest profile that was looked at, and what was found.
 _several: dict[int, tuple[int, frozenset[tuple[str, str]]]] = {}
 
@@ -115,7 +122,30 @@ def _make(key: IngestKey, observation: Observation, common: Sequence[Any]) -> Kn
         profile.pk,
         source_id(key.organization_id, source_of(alone, ())),
         offering_id(key.organization_id, offering_of(alone, alone)),
+        (observation.service_name, observation.environment),
+        bool(observation.error_type),
+        bool(observation.request_repeated),
     )
+
+
+def in_environment(key: IngestKey, observation: Observation) -> Observation:
+    """The observation, in the key's environment where it names none itself."""
+    if observation.environment or not key.environment:
+        return observation
+    return replace(observation, environment=key.environment)
+
+
+def known_alike(key: IngestKey, sheet: Sheet) -> list[Known]:
+    """What is known of each row of a sheet. Rows of one prototype differ in nothing that a profile says."""
+    found = _alike.setdefault((key.pk, key.environment), {})
+    customers = sheet["customer"]
+    kinds = [(row.prototype, customer) for row, customer in zip(sheet.rows, customers, strict=True)]
+    if len(found) + len(kinds) > _CACHE_LIMIT:
+        found.clear()
+    for kind, row in zip(kinds, sheet.rows, strict=True):
+        if kind not in found:
+            found[kind] = known(key, in_environment(key, row.observation()))
+    return [found[kind] for kind in kinds]
 
 
 def _facts(common: Sequence[Any]) -> dict[str, Any]:
@@ -195,4 +225,5 @@ def forget() -> None:
     """For tests, which drop rows that a running service never drops."""
     _known.clear()
     _read.clear()
+    _alike.clear()
     _several.clear()

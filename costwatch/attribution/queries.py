@@ -25,6 +25,7 @@ from django.db.models import Exists, F, Max, Min, OuterRef, Q, QuerySet, Subquer
 from collectors.observation import Observation, Tags
 from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import family
+from costwatch.attribution.copying import micros_of
 from costwatch.attribution.family import Told
 from costwatch.attribution.merge import Seen, outermost_first, tags_of
 from costwatch.attribution.models import (
@@ -35,7 +36,6 @@ from costwatch.attribution.models import (
     SourceTeam,
     UsageHour,
 )
-from costwatch.attribution.spans import micros_of
 from costwatch.domain.latency import percentile
 from costwatch.domain.periods import Period
 

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 
 from collectors.observation import Observation, Vantage
 from costwatch.attribution.gaps import model_key
-from costwatch.attribution.spans import SpanRow
+from costwatch.attribution.spans import Rows
 from costwatch.domain.allocation import HOUR_NS
 
 # What a runtime's span without a model speaks of: any model that it serves. No model's key has a star.
@@ -46,17 +46,17 @@ class Spanned(NamedTuple):
 _kept: set[Kind] = set()
 
 
-def kinds(rows: Iterable[SpanRow]) -> dict[Kind, Observation]:
+def kinds(rows: Rows) -> dict[Kind, Observation]:
     """One span of each kind of call and hours that is not known to be kept. A wrapper is no call."""
-    found: dict[Kind, Observation] = {}
-    for row in rows:
-        seen, known = row.observation, row.known
-        if seen is None or known is None or seen.is_wrapper:
-            continue
-        kind = (known.profile_id, row.begun_micros // _HOUR_MICROS, seen.end_unix_ns // HOUR_NS)
-        if kind not in _kept:
-            found[kind] = seen
-    return found
+    places = {
+        (known.profile_id, begun_micros // _HOUR_MICROS, ended_unix_ns // HOUR_NS): place
+        for place, (known, begun_micros, ended_unix_ns) in enumerate(
+            zip(rows.known, rows.begun_micros, rows.ended_unix_ns, strict=True)
+        )
+        if known is not None and ended_unix_ns is not None
+    }
+    seen = {kind: rows.row(places[kind]).observation for kind in places.keys() - _kept}
+    return {kind: one for kind, one in seen.items() if one is not None and not one.is_wrapper}
 
 
 def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanned]:

@@ -1,10 +1,10 @@
 """Rows of Span: what was seen.
 
-    rows        a decoded body, one row per distinct span
+    rows        a decoded body, one row per distinct span; of calls that look alike in columns (alike.py)
     keep        writes those that are new, and says which of them have relations beyond the body
     read        rows for a query of family.py
 
-Ids are 16 bytes and moments microseconds here; as text they go to Postgres, which spares an object per value.
+Ids are 16 bytes and moments microseconds here; as text they go to Postgres (copying.py).
 """
 
 from __future__ import annotations
@@ -12,20 +12,31 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from datetime import date
 from typing import Any
 
 from django.db import connection
 
+from collectors.dialects.sheets import without_sheets
 from collectors.observation import Decoded, Observation, Provenance, SpanLink, Tags
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import profiles
+from costwatch.attribution.alike import Alike, span_lines, written
+from costwatch.attribution.copying import (
+    array,
+    as_json,
+    between,
+    datetime_of,
+    line,
+    micros_of,
+    moment,
+    text,
+)
 from costwatch.attribution.identity import REACH_MICROS, group_of, span_key, start_micros
 from costwatch.attribution.profiles import NUMBERS, Known, numbers_of, said_tags
 
 NO_TAGS = Tags()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_MICROS = 86_400_000_000
 _OWN = ("trace_id", "span_id", "start_rest_ns", "duration_ns")
 _TEXTS = ("response_id", "end_user", "session")
 _COLUMNS = (
@@ -100,31 +111,117 @@ class SpanRow:
         )
 
 
+class Rows:
+    """A body's rows, one per distinct span, column by column: most are never looked at by themselves."""
+
+    def __init__(self, organization_id: int) -> None:
+        self.organization_id = organization_id
+        self.keys: list[bytes] = []
+        self.parents: list[bytes | None] = []
+        self.groups: list[bytes | None] = []  # None: only a link
+        self.begun_micros: list[int] = []
+        self.ended_unix_ns: list[int | None] = []  # of observations
+        self.known: list[Known | None] = []
+        self.lines: list[str] = []  # for COPY
+        self.alike: dict[int, Alike] = {}  # by the place of their first row
+        self.single: dict[int, SpanRow] = {}  # by place
+        self._groups_of_ids: set[bytes] = set()
+        self._without_id: set[bytes] = set()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add_alike(self, alike: Alike) -> None:
+        self.alike[len(self)] = alike
+        self.keys += alike.keys
+        self.parents += alike.parents
+        self.groups += alike.groups
+        self.begun_micros += alike.begun_micros
+        self.ended_unix_ns += [row.end_unix_ns for row in alike.sheet.rows]
+        self.known += alike.known
+        self.lines += span_lines(self.organization_id, alike)
+        if "response_id" in alike.sheet.columns:
+            self._groups_of_ids.update(alike.groups)
+        else:
+            self._without_id.update(alike.keys)
+
+    def add(self, row: SpanRow) -> None:
+        self.single[len(self)] = row
+        self.keys.append(row.span_key)
+        self.parents.append(row.parent_key)
+        self.groups.append(row.group)
+        self.begun_micros.append(row.begun_micros)
+        self.ended_unix_ns.append(row.observation.end_unix_ns if row.observation else None)
+        self.known.append(row.known)
+        self.lines.append(_line(self.organization_id, row))
+        if row.group is not None and row.observation is not None and row.observation.response_id:
+            self._groups_of_ids.add(row.group)
+        else:
+            self._without_id.add(row.span_key)
+
+    def row(self, place: int) -> SpanRow:
+        """A row by itself."""
+        row = self.single.get(place)
+        if row is not None:
+            return row
+        first = max(first for first in self.alike if first <= place)
+        return _row_of(self.alike[first], place - first)
+
+    def matters_below(self, place: int) -> bool:
+        row = self.single.get(place)
+        return row is None or row.matters_below
+
+    def first_end_unix_ns(self, places: Iterable[int]) -> int | None:
+        """When the first of these observations ended; None where there is none."""
+        ends = (self.ended_unix_ns[place] for place in places)
+        return min((end for end in ends if end is not None), default=None)
+
+    def days(self) -> set[date]:
+        days = {micros // _DAY_MICROS for micros in self.begun_micros}
+        return {datetime_of(day * _DAY_MICROS).date() for day in days}
+
+    def wanted(self) -> dict[str, str]:
+        """What to look for among the kept rows."""
+        parents = {parent for parent in self.parents if parent is not None}
+        return {
+            "keys": array(self.keys),
+            "without_id": array(self._without_id),
+            "parents": array(parents.difference(self.keys)),
+            "groups": array(self._groups_of_ids),
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """The rows that were not kept before, and the keys and groups that kept rows have in common with them."""
 
-    fresh: Mapping[bytes, SpanRow]
+    rows: Rows
+    fresh: Sequence[int]  # places
     above: Collection[bytes]  # kept rows, the parents of fresh ones among them
     below: Collection[bytes]  # fresh rows that are parents of kept ones
     same: Collection[bytes]  # groups
 
 
-def rows(key: IngestKey, decoded: Decoded) -> dict[bytes, SpanRow]:
+def rows(key: IngestKey, decoded: Decoded) -> Rows:
     """One row per distinct span; a span that is an observation is not also a link."""
-    found: dict[bytes, SpanRow] = {}
-    for observation in decoded.observations:
-        row = _observation_row(key, observation)
-        found.setdefault(row.span_key, row)
-    about_calls = {(seen.span_id, seen.trace_id) for seen in decoded.observations}
-    for link in decoded.links:
-        if (link.span_id, link.trace_id) not in about_calls:
-            row = _link_row(link)
-            found.setdefault(row.span_key, row)
+    found = Rows(key.organization_id)
+    for sheet in decoded.sheets:
+        found.add_alike(written(key, sheet))
+    seen = set(found.keys)
+    if len(seen) < len(found):
+        return rows(key, without_sheets(decoded))  # a span twice: they are compared one by one
+    for row in (
+        *(_observation_row(key, observation) for observation in decoded.observations),
+        *map(_link_row, decoded.links),
+    ):
+        if row.span_key not in seen:
+            seen.add(row.span_key)
+            found.add(row)
     return found
 
 
 def _observation_row(key: IngestKey, observation: Observation) -> SpanRow:
+    observation = profiles.in_environment(key, observation)
     own = span_key(observation.trace_id, observation.span_id)
     parent = observation.parent_span_id
     return SpanRow(
@@ -147,103 +244,70 @@ def _link_row(link: SpanLink) -> SpanRow:
     return SpanRow(own, above, link.start_unix_ns // 1000, tags=link.tags)
 
 
-def lines(organization_id: int, found: Mapping[bytes, SpanRow]) -> dict[bytes, str]:
-    """The rows for COPY, made before anybody has to wait for it."""
-    return {key: _line(organization_id, row) for key, row in found.items()}
+def _row_of(alike: Alike, place: int) -> SpanRow:
+    seen, known = alike.sheet.rows[place].observation(), alike.known[place]
+    seen.environment = known.service[1]
+    return SpanRow(
+        alike.keys[place],
+        alike.parents[place],
+        alike.begun_micros[place],
+        alike.groups[place],
+        False,
+        seen,
+        known,
+        alike.key_id,
+        seen.tags,
+    )
 
 
-def keep(
-    organization_id: int, found: Mapping[bytes, SpanRow], as_lines: Mapping[bytes, str]
-) -> Kept:
-    """Write the rows that were not kept before."""
-    if not found:
-        return Kept({}, (), (), ())
-    times = _times(found.values())
-    related = _find(_RELATED, organization_id, times, **_what_to_look_for(found))
+def keep(found: Rows, wanted: Mapping[str, str], text: str) -> Kept:
+    """Write the rows that were not kept before.
+
+    wanted, text   of all rows, made before anybody has to wait for it.
+    """
+    if not len(found):
+        return Kept(found, (), (), (), ())
+    times = _times(found.begun_micros)
+    related = _find(_RELATED, found.organization_id, times, wanted)
     if related["same"]:
         # Of those with a response id only here: a span that was kept has left its id.
-        again = [key for key, row in found.items() if row.group in related["same"]]
-        related["seen"] |= _find(_SEEN, organization_id, times, keys=array(again))["seen"]
-    fresh = {key: row for key, row in found.items() if key not in related["seen"]}
+        again = [
+            key
+            for key, group in zip(found.keys, found.groups, strict=True)
+            if group in related["same"]
+        ]
+        again_seen = _find(_SEEN, found.organization_id, times, {"keys": array(again)})["seen"]
+        related["seen"] |= again_seen
+    fresh: Sequence[int] = range(len(found))
+    if related["seen"]:
+        fresh = [place for place in fresh if found.keys[place] not in related["seen"]]
+        text = "".join(found.lines[place] for place in fresh)
     with (
         connection.cursor() as cursor,
         cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
     ):
-        copy.write("".join(as_lines[key] for key in fresh))
-    return Kept(fresh, related["above"] | related["seen"], related["below"], related["same"])
+        copy.write(text)
+    above = related["above"] | related["seen"]
+    return Kept(found, fresh, above, related["below"], related["same"])
 
 
 def _find(
-    query: str, organization_id: int, times: Mapping[str, str], **keys: str
+    query: str, organization_id: int, times: Mapping[str, str], wanted: Mapping[str, str]
 ) -> dict[str, set[bytes]]:
     related: dict[str, set[bytes]] = {"seen": set(), "above": set(), "below": set(), "same": set()}
     with connection.cursor() as cursor:
-        cursor.execute(query, {"organization_id": organization_id, **times, **keys})
+        cursor.execute(query, {"organization_id": organization_id, **times, **wanted})
         for how, key in cursor.fetchall():
             related[how].add(key.bytes)
     return related
 
 
-def _times(rows: Iterable[SpanRow]) -> dict[str, str]:
-    begun = [row.begun_micros for row in rows]
-    first, last = min(begun), max(begun)
+def _times(begun_micros: Sequence[int]) -> dict[str, str]:
+    first, last = min(begun_micros), max(begun_micros)
     return {
         **between(first, last, "first", "last"),
         **between(first - REACH_MICROS, last + REACH_MICROS, "from", "to"),
     }
-
-
-def _what_to_look_for(found: Mapping[bytes, SpanRow]) -> dict[str, str]:
-    groups = {
-        key: row.group
-        for key, row in found.items()
-        if row.group is not None and row.observation is not None and row.observation.response_id
-    }
-    parents = {row.parent_key for row in found.values() if row.parent_key is not None}
-    return {
-        "keys": array(found),
-        "without_id": array(found.keys() - groups.keys()),
-        "parents": array(parents - found.keys()),
-        "groups": array(groups.values()),
-    }
-
-
-def array(keys: Iterable[bytes]) -> str:
-    """Ids as a Postgres array."""
-    return "{" + ",".join({key.hex() for key in keys}) + "}"
-
-
-def between(first_micros: int, last_micros: int, *names: str) -> dict[str, str]:
-    return dict(zip(names, (moment(first_micros), moment(last_micros)), strict=True))
-
-
-def moment(micros: int) -> str:
-    """A moment as Postgres reads it."""
-    seconds, rest = divmod(micros, 1_000_000)
-    return f"{_second(seconds)}.{rest:06d}+00"
-
-
-@lru_cache(maxsize=4096)
-def _second(seconds: int) -> str:
-    return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S}"
-
-
-def micros_of(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def datetime_of(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
-
-
-def line(values: tuple[object, ...]) -> str:
-    """Numbers, truth values and texts that need no escaping, as COPY reads them, with tabs between."""
-    return (_format(len(values)) % values).replace("None", "\\N")
-
-
-@lru_cache(maxsize=64)
-def _format(width: int) -> str:
-    return "\t".join(["%s"] * width)
 
 
 def _line(organization_id: int, row: SpanRow) -> str:
@@ -257,30 +321,15 @@ def _line(organization_id: int, row: SpanRow) -> str:
     )
     seen = row.observation
     if seen is None or row.known is None:
-        return "\t".join((*first, "\\N", *_LINK_REST, _json(said_tags(row.tags)))) + "\n"
+        return "\t".join((*first, "\\N", *_LINK_REST, as_json(said_tags(row.tags)))) + "\n"
     numbers = line(numbers_of(seen))
     return (
         "\t".join(first)
         + f"\t{row.known.profile_id}\t\\\\x{seen.trace_id.hex()}\t\\\\x{seen.span_id.hex()}"
         + f"\t{seen.start_unix_ns % 1000}\t{seen.end_unix_ns - seen.start_unix_ns}\t{numbers}"
-        + f"\t{_text(seen.response_id)}\t{_text(seen.tags.user)}\t{_text(seen.tags.session)}"
-        + f"\t{_json(row.known.raw_tags)}\n"
+        + f"\t{text(seen.response_id)}\t{text(seen.tags.user)}\t{text(seen.tags.session)}"
+        + f"\t{as_json(row.known.raw_tags)}\n"
     )
-
-
-def _text(said: str | None) -> str:
-    if not said:
-        return "\\N"
-    # Decoded texts are printable: nothing but a backslash means anything to COPY.
-    return said.replace("\\", "\\\\") if said.isprintable() else _escaped(said)
-
-
-def _json(said: Mapping[str, str] | None) -> str:
-    return _escaped(json.dumps(said)) if said else "\\N"
-
-
-def _escaped(said: str) -> str:
-    return said.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def read(found: Sequence[Sequence[Any]]) -> Iterator[SpanRow]:

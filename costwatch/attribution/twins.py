@@ -13,14 +13,15 @@ It then carries that call's group, and is merged like any other view. Services w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection
 
 from collectors.observation import Observation, Provenance
 from costwatch.attribution import profiles
-from costwatch.attribution.spans import SpanRow, between
+from costwatch.attribution.copying import between
+from costwatch.attribution.spans import Rows, SpanRow
 
 # How long before the inner span the outer one may begin, and how far the ends may disagree.
 _LEAD_MICROS = 2_000_000
@@ -51,19 +52,21 @@ class Likeness(NamedTuple):
     tokens: tuple[int | None, ...]
 
 
-def watched_twice(organization_id: int, rows: Iterable[SpanRow]) -> list[SpanRow]:
-    """The views among new rows that may have a twin somewhere."""
-    several = profiles.watched_by_several(organization_id)
+def watched_twice(rows: Rows, fresh: Collection[int]) -> set[int]:
+    """The places of the views among new rows that may have a twin somewhere."""
+    several = profiles.watched_by_several(rows.organization_id)
     if not several:
-        return []
-    return [
-        row
-        for row in rows
-        if (seen := row.observation) is not None
-        and not row.wraps
-        and (seen.service_name, seen.environment) in several
-        and likeness(seen) is not None
-    ]
+        return set()
+    views = {
+        place: rows.row(place)
+        for place in fresh
+        if (known := rows.known[place]) is not None and known.service in several
+    }
+    return {
+        place
+        for place, row in views.items()
+        if row.observation is not None and not row.wraps and likeness(row.observation) is not None
+    }
 
 
 def near(organization_id: int, rows: Sequence[SpanRow]) -> list[tuple[bytes, Any]]:

@@ -6,15 +6,30 @@ percentile read from the buckets is within RELATIVE_ERROR of the true one.
 
 import math
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 RELATIVE_ERROR = 0.02
 GAMMA = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 LN_GAMMA = math.log(GAMMA)
+_EDGE = 1e-9
 
 
 def bucket_of(value_ns: int) -> int:
     """The bucket of a duration. Everything up to one nanosecond falls into bucket 0."""
     return math.ceil(math.log(value_ns) / LN_GAMMA) if value_ns > 1 else 0
+
+
+def buckets_of(values_ns: NDArray[Any]) -> NDArray[np.int64]:
+    """The buckets of many durations."""
+    exact = np.log(np.maximum(values_ns, 1).astype(np.float64)) / LN_GAMMA
+    buckets: NDArray[np.int64] = np.ceil(exact).astype(np.int64)
+    # numpy's logarithm may differ from the C library's in the last digit, which tells at a bucket's very edge.
+    for place in np.flatnonzero(np.abs(exact - np.rint(exact)) < _EDGE):
+        buckets[place] = bucket_of(int(values_ns[place]))
+    return buckets
 
 
 def value_of(bucket: int) -> int:

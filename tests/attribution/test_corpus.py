@@ -8,10 +8,10 @@ import pytest
 from collectors.observation import Decoded, Observation, Provenance
 from costwatch.accounts.models import Organization
 from costwatch.attribution import ingest
+from costwatch.attribution.copying import datetime_of
 from costwatch.attribution.identity import start_micros
 from costwatch.attribution.models import Source, UsageHour
 from costwatch.attribution.rollups import add_batches
-from costwatch.attribution.spans import datetime_of
 from tests.collectors.test_corpus import CASES, decoded, expected
 from tests.factories import ingest_key
 
