@@ -39,7 +39,7 @@ from costwatch.attribution.models import Content
 MOST_BYTES = 256 * 1024  # of one span's texts
 MOST_PARTS = 1000
 _FIRST_PARTS = 100  # system prompts stand there; of the others the latest are kept
-_LONGEST_BY = 256
+_LONGEST_BY = 64  # characters of a role or an attribute's name
 
 MOST_SHOWN = 20  # observations of one call
 

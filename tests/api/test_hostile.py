@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from django.utils import timezone
 from drf_spectacular.generators import SchemaGenerator
 
-from costwatch.accounts.models import AuditEvent, Organization
+from costwatch.accounts.models import AuditEvent, Organization, User
 from costwatch.api.urls import urlpatterns
-from costwatch.attribution.models import AssignmentRule
+from costwatch.attribution.ingest import take
+from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
-from tests.api.conftest import Reader
-from tests.factories import TeamFactory, ingest_key
+from tests.api.conftest import Reader, reader_for
+from tests.factories import TeamFactory, body, ingest_key, observation
 from tests.web.hostile import NINES, VALUES
 
 EVERYWHERE = (
@@ -38,13 +40,21 @@ def test_every_resource_is_asked() -> None:
 
 @pytest.mark.parametrize(("path", "parameters"), list(readable()))
 def test_no_resource_breaks_whatever_it_is_asked_with(
-    organization: Organization, reader: Reader, path: str, parameters: list[str]
+    organization: Organization, owner: User, path: str, parameters: list[str]
 ) -> None:
+    reader = reader_for(owner, organization)
     budget = Budget.objects.create(organization=organization, name="x", amount=1, currency="USD")
     team = TeamFactory(organization=organization)
     rule = AssignmentRule.objects.create(organization=organization, team=team)
     key = ingest_key(organization)
-    url = f"/api/v1/{path.format(budget_id=budget.pk, rule_id=rule.pk, key_id=key.pk)}"
+    take(key, body(observation(at=timezone.now())))
+    ids = {
+        "budget_id": budget.pk,
+        "rule_id": rule.pk,
+        "key_id": key.pk,
+        "call_id": Entry.objects.get(organization=organization).call_id,
+    }
+    url = f"/api/v1/{path.format(**ids)}"
     reader.client.raise_request_exception = False
     for parameter in parameters:
         for value in VALUES:

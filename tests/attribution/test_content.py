@@ -19,10 +19,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collectors.contents import Part, SpanContent
 from collectors.otlp import PROTOBUF
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution import content, doors, queries, tasks
+from costwatch.attribution import content, doors, ingest, queries, tasks
 from costwatch.attribution.content import MOST_PARTS, StoredPart, bounded
 from costwatch.attribution.models import Content, Entry
-from tests.collectors.bodies import request, span
+from tests.collectors.bodies import decoded, request, span
 from tests.collectors.dialects.test_content import CALL, CONTENT, FAILED, SECRET
 from tests.collectors.test_contents import NOT_SAID
 from tests.factories import NOON, body, ingest_key, observation, unix_ns
@@ -124,6 +124,16 @@ def test_content_is_stored_once(key: IngestKey) -> None:
     send(key, said_at(NOON), said_at(NOON, number=2))
     assert Content.objects.count() == 2
     assert Content.objects.values("parts").distinct().count() == 1
+
+
+def test_a_body_that_broke_off_after_its_calls_is_whole_when_it_is_sent_again(
+    key: IngestKey,
+) -> None:
+    content.set_retention(key.organization_id, 30)
+    ingest.take(key, decoded(said_at(NOON)))
+    send(key, said_at(NOON))
+    assert Content.objects.count() == 1
+    assert Entry.objects.count() == 1
 
 
 def test_content_of_the_future_is_not_stored(key: IngestKey) -> None:
