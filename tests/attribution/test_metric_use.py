@@ -276,7 +276,7 @@ def test_a_body_of_known_kinds_of_spans_asks_the_database_nothing_about_metrics(
         ingest.take(key, body(observation()))
 
     rows = spans.rows(key, body(observation(), observation()))
-    assert spanned.kinds(rows.values()) == {}
+    assert spanned.kinds(rows) == {}
     assert SpannedHour.objects.count() == 2  # one for each name of the model
 
 
