@@ -126,6 +126,13 @@ def test_content_is_stored_once(key: IngestKey) -> None:
     assert Content.objects.values("parts").distinct().count() == 1
 
 
+def test_calls_that_look_alike_all_have_content(key: IngestKey) -> None:
+    content.set_retention(key.organization_id, 30)
+    for first in (1, 51):
+        send(key, *(said_at(NOON, number=number) for number in range(first, first + 50)))
+    assert Content.objects.count() == Entry.objects.count() == 100
+
+
 def test_a_body_that_broke_off_after_its_calls_is_whole_when_it_is_sent_again(
     key: IngestKey,
 ) -> None:
