@@ -16,6 +16,7 @@ queries.py.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,14 @@ class WholeNumberField(_IntegerField):
         return None if value is None else int(value)
 
 
+SOURCE_TAGS = ("service_name", "environment", "team_tag", "feature", "customer")
+
+
+def called(tags: Iterable[str]) -> str:
+    """What a source is called, by what it says in SOURCE_TAGS."""
+    return " / ".join(tag for tag in tags if tag) or "untagged"
+
+
 class Source(models.Model):
     """One distinct combination of the stable attributes that telemetry carries. Few, unlike calls."""
 
@@ -90,8 +99,7 @@ class Source(models.Model):
         ]
 
     def __str__(self) -> str:
-        tags = [self.service_name, self.environment, self.team_tag, self.feature, self.customer]
-        return " / ".join(tag for tag in tags if tag) or "untagged"
+        return called(getattr(self, tag) for tag in SOURCE_TAGS)
 
 
 class Offering(models.Model):

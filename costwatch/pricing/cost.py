@@ -21,10 +21,11 @@ from uuid import UUID
 from django.db import connection
 
 from costwatch.accounts.models import IngestKey, Organization, Team
-from costwatch.attribution.models import Entry, Source
+from costwatch.attribution.models import SOURCE_TAGS, Entry, Source, called
 from costwatch.domain import money
 from costwatch.domain.periods import Period, hour_of
-from costwatch.domain.pricing import COST_PLACES, Ranged, at
+from costwatch.domain.pricing import Ranged, at
+from costwatch.pricing.metered import metered
 from costwatch.pricing.models import Meter, Price, Rate
 
 Interval = Literal["hour", "day", "month"]
@@ -146,53 +147,11 @@ _QUANTITIES = (
 # Details that go with the meter that they are a detail of.
 _METER_OF = {"reasoning_output_tokens": "output_tokens", "energy_uj": "device_ns"}
 
-# One row per rollup row, or per rollup row and meter. Casting before the division makes Postgres keep the decimals
-# that it would otherwise choose by size. Beside each row, and not by grouping all of them: else the planner takes
-# hundreds of thousands of groups for a handful, and looks everything up row by row.
-_METERED = """
-WITH metered AS (
-    SELECT hour.*, counted.meter, coalesce(counted.cost, 0) AS cost,
-           coalesce(counted.unpriced, false) AS unpriced,
-           coalesce(counted.unpriced_tokens, 0) AS unpriced_tokens,
-           coalesce(counted.unpriced_device_ns, 0) AS unpriced_device_ns,
-           counted.first_price, counted.last_price
-      FROM attribution_usagehour AS hour
-      JOIN attribution_offering AS offering ON offering.id = hour.offering_id
-      LEFT JOIN LATERAL (
-           SELECT {meter} AS meter,
-                  sum(round((each.quantity * price.unit_price)::numeric(80, {places})
-                            / price.unit_quantity, {places})) AS cost,
-                  bool_or(price.id IS NULL) AS unpriced,
-                  sum(each.quantity) FILTER (
-                      WHERE price.id IS NULL AND each.meter <> 'device_ns') AS unpriced_tokens,
-                  sum(each.quantity) FILTER (
-                      WHERE price.id IS NULL AND each.meter = 'device_ns') AS unpriced_device_ns,
-                  min(price.id) AS first_price, max(price.id) AS last_price
-             FROM (VALUES ('input_tokens', hour.input_tokens),
-                          ('cache_read_input_tokens', hour.cache_read_input_tokens),
-                          ('cache_write_input_tokens', hour.cache_write_input_tokens),
-                          ('output_tokens', hour.output_tokens),
-                          ('device_ns', hour.device_ns)) AS each (meter, quantity)
-             LEFT JOIN pricing_rate AS rate
-                    ON rate.offering_id = hour.offering_id AND rate.meter = each.meter
-                   AND (rate.valid_from IS NULL OR rate.valid_from <= hour.hour)
-                   AND (rate.valid_until IS NULL OR rate.valid_until > hour.hour)
-             LEFT JOIN pricing_price AS price
-                    ON price.id = rate.price_id AND price.currency = %(currency)s
-            WHERE each.quantity <> 0 AND (offering.device_type = '' OR each.meter = 'device_ns')
-            GROUP BY {by_meter}
-           ) AS counted ON true
-     WHERE hour.organization_id = %(organization)s
-       AND hour.hour >= %(start)s AND hour.hour < %(end)s
-       AND (hour.calls <> 0 OR hour.input_tokens <> 0 OR hour.output_tokens <> 0 OR hour.device_ns <> 0
-            OR hour.cache_read_input_tokens <> 0 OR hour.cache_write_input_tokens <> 0)
-)
-"""
 _GROUPED = """
 SELECT {keys}, {start}, {counts}, {quantities},
        sum(metered.cost), coalesce(sum(metered.calls) FILTER (WHERE metered.unpriced), 0),
        sum(metered.unpriced_tokens), sum(metered.unpriced_device_ns),
-       min(metered.first_price), max(metered.last_price)
+       min(metered.price_id), max(metered.price_id)
   FROM metered
   JOIN attribution_source AS source ON source.id = metered.source_id
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id
@@ -239,15 +198,6 @@ def costs(
         cursor.execute(query, parameters)
         rows = cursor.fetchall()
     return _rows(organization, tuple(group_by), rows)
-
-
-def metered(*, by_meter: bool = False) -> str:
-    """The beginning of a query, with parameters organization, start, end and currency: hours with what they cost."""
-    return _METERED.format(
-        places=COST_PLACES,
-        meter="each.meter" if by_meter else "NULL::text",
-        by_meter="each.meter" if by_meter else "()",
-    )
 
 
 def total(organization: Organization, period: Period, filters: Filters | None = None) -> CostRow:
@@ -338,8 +288,10 @@ class _Labels:
             teams = Team.objects.filter(organization=organization)
             self.names[Dimension.TEAM] = dict(teams.values_list("pk", "name"))
         if Dimension.SOURCE in group_by:
-            sources = Source.objects.filter(organization=organization)
-            self.names[Dimension.SOURCE] = {source.pk: str(source) for source in sources}
+            sources = Source.objects.filter(organization=organization).values_list(
+                "pk", *SOURCE_TAGS
+            )
+            self.names[Dimension.SOURCE] = {pk: called(tags) for pk, *tags in sources}
         if Dimension.KEY in group_by:
             keys = IngestKey.objects.filter(organization=organization)
             self.names[Dimension.KEY] = {key.pk: str(key) for key in keys}
