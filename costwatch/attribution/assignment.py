@@ -4,20 +4,23 @@ Rules come first, by priority. Where none matches, the raw team tag names the te
 else the ingest key's team pays; else the source is unattributed, and shown as such.
 """
 
+from __future__ import annotations
+
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from django.db import connection, transaction
 
-from costwatch.accounts.models import Team
-from costwatch.attribution.models import AssignmentRule, Source, SourceTeam
+from costwatch.accounts.models import IngestKey, Team
+from costwatch.attribution.models import SOURCE_TAGS, AssignmentRule, Source, SourceTeam
 
-PATTERNS = ("service_name", "environment", "team_tag", "feature", "customer")
+PATTERNS = SOURCE_TAGS
 _AT_ONCE = 5000  # rows in a statement
 
 
@@ -32,6 +35,52 @@ class Payer:
     valid_until: datetime | None = None
 
 
+class Rules:
+    """Rules in order of priority, to be asked about many sources.
+
+    Bit n of a mask stands for rule n. Thousands of sources share few values of each tag, so a pattern is asked once
+    for a value, and a source costs one look-up for each of its tags, however many rules there are.
+    """
+
+    def __init__(self, rules: Iterable[AssignmentRule]) -> None:
+        self._rules = tuple(rules)
+        self._by_pattern = {name: self._masks(name) for name in PATTERNS}
+        self._by_key = self._masks("key_id")
+        self._by_value: dict[tuple[str, str], int] = {}
+
+    def _masks(self, name: str) -> dict[Any, int]:
+        """The rules that ask for each pattern, or key."""
+        masks: dict[Any, int] = defaultdict(int)
+        for place, rule in enumerate(self._rules):
+            masks[getattr(rule, name)] |= 1 << place
+        return dict(masks)
+
+    def matching(self, source: Source) -> list[AssignmentRule]:
+        """Those that match, in their order."""
+        mask = self._by_key.get(None, 0) | self._by_key.get(source.key_id, 0)
+        for name in PATTERNS:
+            mask &= self._saying(name, getattr(source, name))
+        return list(self._of(mask))
+
+    def _saying(self, name: str, value: str) -> int:
+        known = self._by_value.get((name, value))
+        if known is None:
+            lower = value.lower()
+            known = sum(
+                mask
+                for pattern, mask in self._by_pattern[name].items()
+                if not pattern or _expression(pattern).match(lower)
+            )
+            self._by_value[name, value] = known
+        return known
+
+    def _of(self, mask: int) -> Iterator[AssignmentRule]:
+        while mask:
+            place = (mask & -mask).bit_length() - 1
+            yield self._rules[place]
+            mask &= mask - 1
+
+
 def assign_source(source: Source) -> None:
     """Write which team pays for a new source. Runs inside the transaction that made it."""
     _write_all(source.organization_id, [source])
@@ -44,8 +93,16 @@ def reassign(organization_id: int) -> None:
     Thousands of rows; no call is read. Rollups hold sources, so every open month follows at once.
     """
     _lock(organization_id)  # before the sources are read as well
-    sources = Source.objects.filter(organization_id=organization_id).select_related("key")
-    _write_all(organization_id, list(sources))
+    _write_all(organization_id, sources_of(organization_id))
+
+
+def sources_of(organization_id: int) -> list[Source]:
+    """All sources with their keys, each key read once."""
+    keys = IngestKey.objects.filter(organization_id=organization_id).in_bulk()
+    sources = list(Source.objects.filter(organization_id=organization_id))
+    for source in sources:
+        source.key = keys[source.key_id]
+    return sources
 
 
 def teams_by_tag(teams: Iterable[Team]) -> dict[str, int]:
@@ -57,31 +114,18 @@ def teams_by_tag(teams: Iterable[Team]) -> dict[str, int]:
     return named
 
 
-def payers(
-    source: Source, rules: Iterable[AssignmentRule], named: Mapping[str, int]
-) -> list[Payer]:
+def payers(source: Source, rules: Rules, named: Mapping[str, int]) -> list[Payer]:
     """Who pays for a source over all time: periods in order that neither overlap nor leave a gap.
 
-    rules   in order of priority.
     named   teams_by_tag().
     """
-    matching = [rule for rule in rules if matches(rule, source)]
+    matching = rules.matching(source)
     fallback = _without_rule(source, named)
     edges = {edge for rule in matching for edge in (rule.valid_from, rule.valid_until) if edge}
     starts: list[datetime | None] = [None, *sorted(edges)]
     ends: list[datetime | None] = [*starts[1:], None]
     return _joined(
         [_payer_at(start, end, matching, fallback) for start, end in zip(starts, ends, strict=True)]
-    )
-
-
-def matches(rule: AssignmentRule, source: Source) -> bool:
-    if rule.key_id is not None and rule.key_id != source.key_id:
-        return False
-    return all(
-        not getattr(rule, name)
-        or _expression(getattr(rule, name)).match(getattr(source, name).lower())
-        for name in PATTERNS
     )
 
 
@@ -143,7 +187,7 @@ def _lock(organization_id: int) -> None:
 def _write_all(organization_id: int, sources: Sequence[Source]) -> None:
     """Only of sources for which it changes: most changes of rules leave most of thousands as they are."""
     _lock(organization_id)
-    rules = list(AssignmentRule.objects.filter(organization_id=organization_id))
+    rules = Rules(AssignmentRule.objects.filter(organization_id=organization_id))
     named = teams_by_tag(Team.objects.filter(organization_id=organization_id))
     written = _written([source.pk for source in sources])
     wanted = {source.pk: payers(source, rules, named) for source in sources}

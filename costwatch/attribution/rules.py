@@ -21,12 +21,13 @@ from costwatch.accounts.models import Organization, Team
 from costwatch.attribution.assignment import (
     PATTERNS,
     Payer,
-    matches,
+    Rules,
     payers,
     reassign,
+    sources_of,
     teams_by_tag,
 )
-from costwatch.attribution.models import AssignmentRule, Source
+from costwatch.attribution.models import AssignmentRule
 from costwatch.domain.periods import hour_of
 
 MOST_RULES = 1000
@@ -101,15 +102,15 @@ def changes(
     after     all rules, in order; they need not be saved.
     touched   the rule as it is, if it is, and last as it would be: no source that neither fits can change hands.
     """
-    before = rules_of(organization)
+    concerned, last = Rules(touched), Rules(touched[-1:])
+    rules, rules_after = Rules(rules_of(organization)), Rules(after)
     named = teams_by_tag(Team.objects.filter(organization=organization))
     matching, found = 0, list[Change]()
-    for source in Source.objects.filter(organization=organization).select_related("key"):
-        matching += matches(touched[-1], source)
-        if any(matches(rule, source) for rule in touched):
-            found += _changes_of(
-                source.pk, payers(source, before, named), payers(source, after, named)
-            )
+    for source in sources_of(organization.pk):
+        matching += bool(last.matching(source))
+        if concerned.matching(source):
+            before = payers(source, rules, named)
+            found += _changes_of(source.pk, before, payers(source, rules_after, named))
     return Difference(matching, tuple(found))
 
 
