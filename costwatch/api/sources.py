@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from costwatch.api.parameters import END, START, TEAM, flag, period_of, team_ids_from, whole_number
 from costwatch.api.scope import OrganizationView
-from costwatch.reports.sources import SourceUse, explained, sources_used
+from costwatch.reports.sources import ExplainedUse, explained, sources_used
 
 MOST_SOURCES = 1000
 _MOST_PAGES = 100_000
@@ -39,10 +39,10 @@ class SourceSerializer(serializers.Serializer[Any]):
     currency = serializers.SerializerMethodField()
     last_hour = serializers.DateTimeField(help_text="of use in the period")
 
-    def get_cost(self, use: SourceUse) -> str:
+    def get_cost(self, use: ExplainedUse) -> str:
         return f"{use.sum.cost:f}"
 
-    def get_currency(self, use: SourceUse) -> str:
+    def get_currency(self, use: ExplainedUse) -> str:
         return str(self.context["currency"])
 
 

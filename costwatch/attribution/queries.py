@@ -419,10 +419,16 @@ def used_period(organization: Organization) -> Period | None:
     return Period(hours["first"], hours["last"] + timedelta(hours=1))
 
 
-def last_used(organization: Organization, period: Period) -> dict[int, datetime]:
+def last_used(
+    organization: Organization, period: Period, source_ids: Collection[int]
+) -> dict[int, datetime]:
     """The last hour of a period with use, by source."""
     hours = UsageHour.objects.filter(
-        organization=organization, hour__gte=period.start, hour__lt=period.end, calls__gt=0
+        organization=organization,
+        hour__gte=period.start,
+        hour__lt=period.end,
+        source__in=source_ids,
+        calls__gt=0,
     )
     return dict(hours.values_list("source").annotate(Max("hour")).order_by())
 

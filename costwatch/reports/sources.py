@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db.models import Q
+
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import queries
-from costwatch.attribution.models import Source, SourceTeam
+from costwatch.attribution.models import SOURCE_TAGS, Source, SourceTeam
 from costwatch.domain.periods import Period
 from costwatch.pricing.cost import CostRow, Dimension, Filters, costs
 from costwatch.reports.sums import Sum, sum_of
-
-_SEARCHED = ("service_name", "environment", "team_tag", "feature", "customer")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUse:
     """What a source used of a period at one team's cost; where the team changed, the source is there for each."""
 
-    source: Source
+    source_id: int
     team_id: int | None  # None: unattributed
     team: str | None
     sum: Sum
-    payer: SourceTeam | None = None  # why; filled by explained()
-    last_hour: datetime | None = None  # of use in the period, whoever paid
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedUse:
+    """The same with what the source is, and why that team pays."""
+
+    source: Source
+    team_id: int | None
+    team: str | None
+    sum: Sum
+    payer: SourceTeam | None
+    last_hour: datetime | None  # of use in the period, whoever paid
 
     @property
     def reason(self) -> str:
@@ -58,66 +68,78 @@ def sources_used(
     """The sources with use in a period, the dearest first.
 
     unattributed   only what nobody pays for.
-    search         a part of any tag, in any case.
+    search         a part of any tag or of the key's name, in any case.
     """
     filters = Filters(team_ids=team_ids, unattributed=unattributed or None)
     rows = costs(organization, period, group_by=(Dimension.SOURCE, Dimension.TEAM), filters=filters)
-    known = Source.objects.filter(organization=organization).select_related("key").in_bulk()
-    used = [_use(known[int(row.key[Dimension.SOURCE] or 0)], row) for row in rows]
-    wanted = search.strip().lower()
-    found = [one for one in used if not wanted or _says(one.source, wanted)]
-    return sorted(found, key=lambda one: (-one.sum.cost, -one.sum.calls, one.source.pk))
+    found = _said_by(organization, search) if search.strip() else None
+    used = [_use(row) for row in rows if found is None or row.key[Dimension.SOURCE] in found]
+    return sorted(used, key=lambda one: (-one.sum.cost, -one.sum.calls, one.source_id))
 
 
-def explained(
-    organization: Organization, period: Period, used: Sequence[SourceUse]
-) -> list[SourceUse]:
-    """The same with why, and with the last hour of use: for as many as are shown."""
-    why = queries.payers_in(organization, period, [one.source.pk for one in used])
-    last = queries.last_used(organization, period)
-    return [
-        SourceUse(
-            one.source,
-            one.team_id,
-            one.team,
-            one.sum,
-            why.get((one.source.pk, one.team_id)),
-            last.get(one.source.pk),
-        )
-        for one in used
-    ]
+def _said_by(organization: Organization, search: str) -> set[str | int | None]:
+    """Ids of the sources of which a tag, or the key's name, says this."""
+    wanted = Q(key__name__icontains=search.strip())
+    for name in SOURCE_TAGS:
+        wanted |= Q(**{f"{name}__icontains": search.strip()})
+    sources = Source.objects.filter(wanted, organization=organization)
+    return set(sources.values_list("pk", flat=True))
 
 
-def unpaid(organization: Organization, period: Period) -> list[Unpaid]:
-    """What nobody pays for, the dearest first, put together as one rule each would fit it."""
-    groups: dict[tuple[str, str, int | None], list[SourceUse]] = defaultdict(list)
-    for one in sources_used(organization, period, unattributed=True):
-        service, tag = one.source.service_name, one.source.team_tag
-        groups[service, tag, None if service or tag else one.source.key_id].append(one)
-    found = [
-        Unpaid(
-            service,
-            tag,
-            together[0].source.key if key_id is not None else None,
-            tuple(one.source for one in together),
-            sum_of([one.sum for one in together]),
-        )
-        for (service, tag, key_id), together in groups.items()
-    ]
-    return sorted(found, key=lambda one: (-one.sum.cost, -one.sum.calls))
-
-
-def _use(source: Source, row: CostRow) -> SourceUse:
-    team_id = row.key[Dimension.TEAM]
+def _use(row: CostRow) -> SourceUse:
+    source_id, team_id = row.key[Dimension.SOURCE], row.key[Dimension.TEAM]
     paid = isinstance(team_id, int)
     return SourceUse(
-        source,
+        int(source_id or 0),
         team_id if isinstance(team_id, int) else None,
         row.label[Dimension.TEAM] if paid else None,
         sum_of([row]),
     )
 
 
-def _says(source: Source, wanted: str) -> bool:
-    said = [getattr(source, name) for name in _SEARCHED]
-    return any(wanted in text.lower() for text in (*said, str(source.key)))
+def explained(
+    organization: Organization, period: Period, used: Sequence[SourceUse]
+) -> list[ExplainedUse]:
+    """For as many as are shown."""
+    ids = {one.source_id for one in used}
+    sources = _sources(organization, ids)
+    why = queries.payers_in(organization, period, ids)
+    last = queries.last_used(organization, period, ids)
+    return [
+        ExplainedUse(
+            sources[one.source_id],
+            one.team_id,
+            one.team,
+            one.sum,
+            why.get((one.source_id, one.team_id)),
+            last.get(one.source_id),
+        )
+        for one in used
+    ]
+
+
+def _sources(organization: Organization, ids: Iterable[int]) -> dict[int, Source]:
+    found = Source.objects.filter(organization=organization, pk__in=list(ids))
+    return found.select_related("key").in_bulk()
+
+
+def unpaid(organization: Organization, period: Period) -> list[Unpaid]:
+    """What nobody pays for, the dearest first, put together as one rule each would fit it."""
+    used = sources_used(organization, period, unattributed=True)
+    sources = _sources(organization, {one.source_id for one in used})
+    groups: dict[tuple[str, str, int | None], list[SourceUse]] = defaultdict(list)
+    for one in used:
+        source = sources[one.source_id]
+        service, tag = source.service_name, source.team_tag
+        groups[service, tag, None if service or tag else source.key_id].append(one)
+    found = [
+        Unpaid(
+            service,
+            tag,
+            sources[together[0].source_id].key if key_id is not None else None,
+            tuple(sources[one.source_id] for one in together),
+            sum_of([one.sum for one in together]),
+        )
+        for (service, tag, key_id), together in groups.items()
+    ]
+    return sorted(found, key=lambda one: (-one.sum.cost, -one.sum.calls))

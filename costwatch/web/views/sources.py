@@ -58,7 +58,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
             (one, _rule_query(one.source))
             for one in explained(scope.organization, month.period, list(page))
         ],
-        sources=len({one.source.pk for one in found}),
+        sources=len({one.source_id for one in found}),
         total=sum_of([one.sum for one in found]),
         currency=scope.organization.currency,
         unattributed=unattributed,
