@@ -22,7 +22,7 @@ from collectors.dialects.sheets import Sheet
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import profiles
 from costwatch.attribution.copying import as_json
-from costwatch.attribution.identity import call_id, group_of_response, group_of_span, span_keys
+from costwatch.attribution.identity import call_ids, group_of_response, group_of_span, span_keys
 from costwatch.attribution.merge import Latencies, Quantities
 from costwatch.attribution.models import LatencyHour
 from costwatch.attribution.profiles import NUMBERS, Known
@@ -31,6 +31,7 @@ from costwatch.domain.latency import buckets_of
 QUANTITIES = tuple(field.name for field in fields(Quantities))
 LATENCIES = tuple(field.name for field in fields(Latencies))
 MEASURES = tuple(LatencyHour.Measure(name.removesuffix("_ns")).value for name in LATENCIES)
+_REPEATED = QUANTITIES.index("repeated_device_ns")  # the one column that has gaps
 HOUR_MICROS = 3_600_000_000
 _SAFE_SUM = 2**62  # sums of 64 bits that stay below this are exact
 
@@ -103,14 +104,17 @@ def entry_lines(alike: Alike) -> list[str]:
     """From the place on, in the order of ledger.STATE: each the first that is counted of its call."""
     counted = _counted(alike)
     own = (
-        map(bytes.hex, map(call_id, alike.groups, alike.begun_micros)),
+        map(bytes.hex, call_ids(alike.groups, alike.begun_micros)),
         _moments(alike.begun_micros),
         [f"{known.source_id}\t{known.offering_id}\t{known.failed}" for known in alike.known],
         *(column for column in counted if column is not None),
     )
     marks = "\t".join("\\N" if column is None else "%s" for column in counted)
     line = f"%s\t%s\t1\t1\t%s\tt\tf\t{marks}\n"
-    return [text.replace("None", "\\N") for text in map(line.__mod__, zip(*own, strict=True))]
+    lines = map(line.__mod__, zip(*own, strict=True))
+    if counted[_REPEATED] is None:
+        return list(lines)
+    return [text.replace("None", "\\N") for text in lines]
 
 
 def _moments(begun_micros: Sequence[int]) -> Iterable[str]:
@@ -121,11 +125,13 @@ def _moments(begun_micros: Sequence[int]) -> Iterable[str]:
     return found
 
 
-def _texts(column: Sequence[str | None] | None, length: int) -> Iterable[str]:
+def _texts(column: Sequence[str] | None, length: int) -> Iterable[str]:
     """Decoded texts are printable: nothing but a backslash means anything to COPY."""
     if column is None:
         return repeat("\\N", length)
-    return ["\\N" if said is None else said.replace("\\", "\\\\") for said in column]
+    if "\\" not in "".join(column):
+        return column
+    return [said.replace("\\", "\\\\") for said in column]
 
 
 def _durations_ns(alike: Alike) -> list[int]:

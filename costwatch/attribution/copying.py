@@ -10,7 +10,19 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from django.db import connection
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def copy_in(statement: str, rows: str) -> None:
+    """Write rows with this COPY. Raises django.db.DatabaseError, which psycopg's own copying does not."""
+    with (
+        connection.wrap_database_errors,
+        connection.cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        copy.write(rows)
 
 
 def array(keys: Iterable[bytes]) -> str:

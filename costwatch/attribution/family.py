@@ -96,7 +96,9 @@ def affected(kept: Kept) -> tuple[Sequence[int], list[Told]]:
     related = _related(kept)
     watched = twins.watched_twice(rows, kept.fresh)
     related |= watched
-    alone = [place for place in kept.fresh if place not in related and _is_counted(rows, place)]
+    alone = kept.fresh
+    if related or rows.single:
+        alone = [place for place in alone if place not in related and _is_counted(rows, place)]
     if not related:
         return alone, []
     family = _Family(rows.organization_id, [rows.row(place) for place in related])

@@ -64,7 +64,13 @@ def span_key(trace_id: bytes, span_id: bytes) -> bytes:
 
 def span_keys(spans: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
     """The same of many, by trace id and span id."""
-    return [_digest(_OF_SPAN, trace_id + span_id) for trace_id, span_id in spans]
+    copy = _OF_SPAN.copy
+    digests = []
+    for trace_id, span_id in spans:
+        digest = copy()
+        digest.update(trace_id + span_id)
+        digests.append(digest.digest())
+    return digests
 
 
 # Copied, which costs half of making one.
@@ -117,6 +123,14 @@ def call_id(group: bytes, begun_micros: int) -> bytes:
         return group
     beginning: int = begun_micros % 256**_BEGINNING_BYTES
     return group[:-_BEGINNING_BYTES] + beginning.to_bytes(_BEGINNING_BYTES)
+
+
+def call_ids(groups: Sequence[bytes], begun_micros: Sequence[int]) -> list[bytes]:
+    """The same of many."""
+    return [
+        call_id(group, begun) if group[0] & _COUNTED else group
+        for group, begun in zip(groups, begun_micros, strict=True)
+    ]
 
 
 def group_in(call: bytes) -> bytes:

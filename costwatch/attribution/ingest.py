@@ -28,7 +28,7 @@ from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, family, ledger, metric_use, partitions, spanned, spans
 from costwatch.attribution.family import Told
-from costwatch.attribution.health import count_arrival, count_outcomes
+from costwatch.attribution.health import count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
 from costwatch.attribution.merge import merge
 from costwatch.attribution.spans import Rows
@@ -71,11 +71,11 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
         refusals += capacity.count(key.organization_id, kept.device_times)
         alone, told = family.affected(new)
         corrections = _corrections(key.organization_id, told)
-        batch_id = ledger.write(key, draft, alone, corrections)
+        arrival = ledger.Arrival(received_at, rows.first_end_unix_ns(new.fresh))
+        batch_id = ledger.write(key, arrival, draft, alone, corrections)
         metrics_batch_id, of_metrics = metric_use.count(key, points, kinds)
         outcomes = _outcomes(rows, new.fresh, refusals) + of_metrics
         count_outcomes(key, outcomes)
-        count_arrival(key, received_at, rows.first_end_unix_ns(new.fresh))
     return Taken(outcomes, refusals, batch_id or metrics_batch_id)
 
 

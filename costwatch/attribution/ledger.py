@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -30,7 +31,15 @@ from costwatch.attribution.alike import (
     entry_lines,
     sums,
 )
-from costwatch.attribution.copying import array, between, datetime_of, line, micros_of, moment
+from costwatch.attribution.copying import (
+    array,
+    between,
+    copy_in,
+    datetime_of,
+    line,
+    micros_of,
+    moment,
+)
 from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.identity import call_id
 from costwatch.attribution.merge import MergedCall
@@ -189,8 +198,27 @@ def _last_of(rows: Sequence[State]) -> InForce:
     return InForce(revision, None if taken_back is not None else last[1])
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a body was received, and when the first of its new calls had ended: that one waited longest."""
+
+    received_at: datetime
+    ended_unix_ns: int | None  # None: it has no new call
+
+    @property
+    def lag_ms(self) -> int | None:
+        """A clock ahead makes zero."""
+        if self.ended_unix_ns is None:
+            return None
+        return max(0, micros_of(self.received_at) // 1000 - self.ended_unix_ns // 1_000_000)
+
+
 def write(
-    key: IngestKey, made: Draft, alone: Sequence[int], corrections: Sequence[LedgerRow]
+    key: IngestKey,
+    arrival: Arrival,
+    made: Draft,
+    alone: Sequence[int],
+    corrections: Sequence[LedgerRow],
 ) -> int | None:
     """Write entries of a draft, and others, as one batch, and return its id; None where there are none.
 
@@ -203,6 +231,8 @@ def write(
     batch = Batch.objects.create(
         organization_id=key.organization_id,
         key=key,
+        received_at=arrival.received_at,
+        arrival_ms=arrival.lag_ms,
         entries=len(begun),
         first_started_at=datetime_of(min(begun)),
         last_started_at=datetime_of(max(begun)),
@@ -210,8 +240,7 @@ def write(
     )
     lines = [made.lines[place] for place in alone] + [_line(row) for row in corrections]
     owner = f"{key.organization_id}\t{batch.pk}\t"
-    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(owner + owner.join(lines))
+    copy_in(_COPY, owner + owner.join(lines))
     return batch.pk
 
 

@@ -311,6 +311,7 @@ class Batch(models.Model):
     first_started_at = models.DateTimeField()
     last_started_at = models.DateTimeField()
     added_at = models.DateTimeField(null=True)
+    arrival_ms = models.BigIntegerField(null=True)  # how late it was; null: with no new call
     sums = models.JSONField(
         null=True
     )  # what its entries add to each hour (rollups.py); gone once added

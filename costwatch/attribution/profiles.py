@@ -18,6 +18,8 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
+from django.db import connection
+
 from collectors.dialects.prototypes import Prototype
 from collectors.dialects.sheets import Sheet
 from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
@@ -205,7 +207,9 @@ def rebuilt(
 
 def watched_by_several(organization_id: int) -> frozenset[tuple[str, str]]:
     """Services, each with its environment, whose calls more than one kind of instrumentation sees."""
-    newest = Profile.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT max(id) FROM attribution_profile")
+        newest = cursor.fetchone()[0] or 0
     known_until, several = _several.get(organization_id, (0, frozenset()))
     if known_until == newest:
         return several

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db import connection, transaction
 from django.utils import timezone
 
-from costwatch.attribution.health import count_adding
+from costwatch.attribution.health import count_lag
 from costwatch.attribution.models import Batch
 from costwatch.attribution.signals import usage_added
 from costwatch.domain.latency import LN_GAMMA
@@ -102,6 +102,7 @@ def _add_some(organization_id: int) -> int:
         batches = list(
             Batch.objects.filter(organization_id=organization_id, added_at=None)
             .order_by("id")
+            .defer("sums")  # Postgres alone reads them
             .select_for_update(skip_locked=True)[:_BATCHES_AT_ONCE]
         )
         if not batches:
@@ -114,7 +115,7 @@ def _add_some(organization_id: int) -> int:
             cursor.execute(_ADD_LATENCY, {"batches": ids})
         added_at = timezone.now()
         Batch.objects.filter(pk__in=ids).update(added_at=added_at, sums=None)
-        count_adding(ids, added_at)
+        count_lag(ids, added_at)
         transaction.on_commit(lambda: _tell(organization_id, first, last))
     return len(batches)
 

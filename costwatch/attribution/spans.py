@@ -26,6 +26,7 @@ from costwatch.attribution.copying import (
     array,
     as_json,
     between,
+    copy_in,
     datetime_of,
     line,
     micros_of,
@@ -173,8 +174,8 @@ class Rows:
 
     def first_end_unix_ns(self, places: Iterable[int]) -> int | None:
         """When the first of these observations ended; None where there is none."""
-        ends = (self.ended_unix_ns[place] for place in places)
-        return min((end for end in ends if end is not None), default=None)
+        ends = [self.ended_unix_ns[place] for place in places]
+        return min([end for end in ends if end is not None], default=None)
 
     def days(self) -> set[date]:
         days = {micros // _DAY_MICROS for micros in self.begun_micros}
@@ -282,11 +283,7 @@ def keep(found: Rows, wanted: Mapping[str, str], text: str) -> Kept:
     if related["seen"]:
         fresh = [place for place in fresh if found.keys[place] not in related["seen"]]
         text = "".join(found.lines[place] for place in fresh)
-    with (
-        connection.cursor() as cursor,
-        cursor.copy(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN") as copy,
-    ):
-        copy.write(text)
+    copy_in(f"COPY attribution_span ({', '.join(_COLUMNS)}) FROM STDIN", text)
     above = related["above"] | related["seen"]
     return Kept(found, fresh, above, related["below"], related["same"])
 

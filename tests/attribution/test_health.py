@@ -51,7 +51,8 @@ def test_what_is_sent_again_is_not_late(organization: Organization, key: IngestK
     for wait in (timedelta(0), timedelta(hours=5)):
         with time_machine.travel(NOON + wait, tick=False):
             take(key, body(call))
-    assert lags(organization, DAY) == {key.pk: Lag(Wait(1, 1.0, 1.0), None)}
+            add_batches(organization.pk)
+    assert lags(organization, DAY) == {key.pk: Lag(Wait(1, 1.0, 1.0), Wait(1, 0.0, 0.0))}
 
 
 def test_a_sender_whose_clock_is_ahead_is_not_early(
@@ -67,6 +68,8 @@ def test_lag_is_kept_by_key_and_hour_of_arrival(organization: Organization, key:
     other = ingest_key(organization)
     sent_after(key, 7200)
     sent_after(other, 1)
+    with time_machine.travel(NOON, tick=False):
+        add_batches(organization.pk)
     assert {row.hour for row in LagHour.objects.all()} == {NOON.replace(minute=0)}
     hour = Period(NOON.replace(minute=0), NOON.replace(minute=0) + timedelta(hours=1))
     assert {

@@ -375,6 +375,22 @@ def test_without_the_database_the_sender_is_told_to_come_again(
     assert int(answer.headers["Retry-After"]) > 0
 
 
+@pytest.mark.parametrize("table", ["attribution_span", "attribution_entry"])
+def test_a_full_disk_tells_the_sender_to_come_again(
+    post: Callable[..., Answer], table: str
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$"
+        )
+        cursor.execute(
+            f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} EXECUTE FUNCTION is_full()"
+        )
+    answer = post(request().SerializeToString())
+    assert (answer.status, int(answer.headers["Retry-After"]) > 0) == (503, True)
+
+
 def test_a_null_byte_in_an_attribute_does_not_lose_the_call(post: Callable[..., Answer]) -> None:
     answer = post(
         request(**{"costwatch.feature": "se\x00arch", "user.id": "\x00"}).SerializeToString()
