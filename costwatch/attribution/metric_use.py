@@ -14,13 +14,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.conf import settings
 from django.db.models import Q, QuerySet, Sum
-from django.utils import timezone
 
 from collectors.observation import Observation, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey
@@ -135,8 +132,7 @@ class _Run:
         self.organization_id = organization_id
         self.first, self.last = first, last
         self.settled = settled
-        kept_days = timedelta(days=settings.RETENTION_DAYS + 1)
-        self.earliest = hour_of(timezone.now() - kept_days)  # before, nothing changes any more
+        self.earliest = hour_of(token_streams.settled_before())
 
     def settle(self, touched: Collection[UUID], new: Sequence[Spanned]) -> None:
         claims_changed = False

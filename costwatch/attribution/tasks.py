@@ -7,7 +7,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from costwatch.accounts.models import Organization
-from costwatch.attribution import content, partitions, rollups
+from costwatch.attribution import content, partitions, rollups, token_streams
 
 beat_schedule: dict[str, dict[str, Any]] = {
     # The receiver asks for this itself; the sweep finds what it could not ask for, having been killed.
@@ -17,6 +17,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
         "options": {"expires": 10.0},
     },
     "make-partitions": {"task": "attribution.make_partitions", "schedule": 3600.0},
+    "forget-old-metrics": {"task": "attribution.forget_old_metrics", "schedule": 3600.0},
     # Who lowers the retention asks for this itself.
     "delete-past-contents": {"task": "attribution.delete_past_contents", "schedule": 600.0},
 }
@@ -39,6 +40,11 @@ def make_partitions() -> None:
     """Partitions of the next days, so that no sender waits for one at midnight."""
     today = timezone.now()
     partitions.ensure_days(partitions.days_between(today, today + timedelta(days=3)))
+
+
+@shared_task(name="attribution.forget_old_metrics")
+def forget_old_metrics() -> None:
+    token_streams.forget_old()
 
 
 @shared_task(name="attribution.delete_past_content")

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
+from django.utils import timezone
 
 from collectors.observation import Meter, TokenPoint
 from costwatch.accounts.models import IngestKey
@@ -22,7 +25,7 @@ from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.gaps import Reading, Segment, Stream, model_key
 from costwatch.attribution.merge import OfferingFacts, SourceFacts
 from costwatch.attribution.spanned import datetime_of_hour, hour_of
-from costwatch.attribution.token_models import TokenHour, TokenStream
+from costwatch.attribution.token_models import SpannedHour, TokenHour, TokenStream
 from costwatch.domain.allocation import HOUR_NS
 
 _DAY_NS = 24 * HOUR_NS
@@ -37,6 +40,13 @@ UNION ALL
 SELECT near.* FROM unnest(%(streams)s::bigint[]) AS wanted (id) CROSS JOIN LATERAL (
        SELECT stream_id, hour, numbers FROM attribution_tokenhour
         WHERE stream_id = wanted.id AND hour > %(last)s ORDER BY hour LIMIT 1) AS near
+"""
+# The newest of them stays: what is counted next is counted from there.
+_FORGET = """
+DELETE FROM attribution_tokenhour AS old
+ WHERE hour < %(edge)s AND EXISTS (
+       SELECT FROM attribution_tokenhour AS newer
+        WHERE newer.stream_id = old.stream_id AND newer.hour > old.hour AND newer.hour < %(edge)s)
 """
 
 
@@ -270,3 +280,17 @@ def _seen(stream: TokenStream, segments: Sequence[Segment]) -> Stream:
         account=(stream.source_id, stream.offering_id),
         segments=segments,
     )
+
+
+def settled_before() -> datetime:
+    """Of hours before this one, nothing that is still taken changes what is counted."""
+    return timezone.now() - timedelta(days=settings.RETENTION_DAYS + 1)
+
+
+def forget_old() -> None:
+    """Delete what told of settled hours. What is counted of them stays."""
+    edge = settled_before() - timedelta(days=1)  # a segment may reach into the hours before
+    with connection.cursor() as cursor:
+        cursor.execute(_FORGET, {"edge": edge})
+    TokenStream.objects.filter(last_hour__lt=edge).delete()
+    SpannedHour.objects.filter(hour__lt=edge).delete()

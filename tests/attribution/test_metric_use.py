@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import pytest
+import time_machine
+from django.conf import settings
 from django.db.models import Sum
 
 from collectors.observation import Decoded, Meter, Observation, Tags, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution import ingest, spanned, spans
+from costwatch.attribution import ingest, spanned, spans, token_streams
 from costwatch.attribution.audit import differences
 from costwatch.attribution.gaps import USE_COLUMNS
 from costwatch.attribution.models import IngestHour, UsageHour
 from costwatch.attribution.rollups import add_batches
-from costwatch.attribution.token_models import MetricUse, SpannedHour
+from costwatch.attribution.token_models import MetricUse, SpannedHour, TokenHour
 from tests.attribution.points import MINUTE, delta, token_point
 from tests.factories import NOON, OrganizationFactory, body, ingest_key, observation
 
@@ -261,6 +263,28 @@ def test_points_of_the_future_are_refused_and_the_rest_is_kept(key: IngestKey) -
     taken = ingest.take(key, decoded)
     assert [(refusal.count) for refusal in taken.refusals] == [1]
     assert taken.outcomes["token metric: counted"] == 1
+
+
+def test_old_readings_are_forgotten_and_what_they_counted_is_not(key: IngestKey) -> None:
+    send(key, token_point(NOON + MINUTE, 100, 1), token_point(NOON + 9 * HOUR, 300, 3))
+    send(key, token_point(NOON + MINUTE, 5, 1, service_name="gone"), seen=[observation()])
+    with time_machine.travel(NOON + timedelta(days=3), tick=False):
+        send(key, token_point(NOON + timedelta(days=3), 1000, 9))
+    before = by_hour(key)
+    edge = NOON + timedelta(days=settings.RETENTION_DAYS)
+    with time_machine.travel(edge + timedelta(days=1), tick=False):
+        token_streams.forget_old()
+        assert TokenHour.objects.count() == 4  # a day more is kept
+    with time_machine.travel(edge + timedelta(days=3), tick=False):
+        token_streams.forget_old()
+        kept = TokenHour.objects.order_by("hour").values_list("hour", "stream__service_name")
+        days = (FIRST + 9 * HOUR, FIRST + timedelta(days=3))
+        assert list(kept) == [(day, "shop") for day in days]
+        assert not SpannedHour.objects.exists()
+        send(key, token_point(edge + timedelta(days=3), 1010, 9))
+    after = by_hour(key)
+    assert {hour: after[hour] for hour in before if hour in after} == before
+    assert sum(after.values()) - sum(before.values()) == 10
 
 
 def test_what_became_of_token_metrics_stands_in_ingest_health(key: IngestKey) -> None:
