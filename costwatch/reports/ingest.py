@@ -23,6 +23,7 @@ _BEGINNINGS = {
     "dropped": "dropped: ",
     "held_up": "held up: ",
     "overflowed": "too many values of ",
+    "token_metrics": "token metric: ",
 }
 
 
@@ -52,7 +53,7 @@ class Unpriced:
 
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
-    """A key's telemetry in a period. Items are spans, log records and bodies, as the reason says."""
+    """A key's telemetry in a period. Items are spans, points of metrics, log records and bodies, as the reason says."""
 
     key: IngestKey
     items: int
@@ -65,6 +66,7 @@ class KeyHealth:
     dropped: tuple[Said, ...]
     held_up: tuple[Said, ...]
     overflowed: tuple[Said, ...]
+    token_metrics: tuple[Said, ...]  # how many of their points counted, how many did not
     per_minute: float  # now: in this hour and the one before
     hours: tuple[int, ...]  # items in each of the last RATE_HOURS hours, this one included
     lag: Lag | None  # None: nothing new came

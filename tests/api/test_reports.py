@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 
+from collectors.observation import Decoded
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.api.chargeback import ChargebackSerializer, LineSerializer, TeamTotalSerializer
 from costwatch.attribution.ingest import take
+from costwatch.attribution.rollups import add_batches
 from tests.api.conftest import Reader
+from tests.attribution.points import MINUTE, token_point
 from tests.factories import NOON, body, observation
 from tests.web.test_recommendations import advice
 
@@ -64,6 +67,19 @@ def test_ingest_health_says_what_became_of_each_span(
     assert all(row["key"].startswith("tests (cwk_") for row in rows)
 
 
+def test_ingest_health_says_which_token_metrics_counted(
+    furnished: Organization, reader: Reader
+) -> None:
+    key = IngestKey.objects.get(organization=furnished)
+    elsewhere = token_point(NOON + MINUTE, 300, 3, service_name="without-spans")
+    take(key, Decoded(token_points=[elsewhere, elsewhere]))
+    [health] = reader.get("ingest-health")["keys"]
+    assert health["token_metrics"] == [
+        {"reason": "counted", "items": 1},
+        {"reason": "sent before", "items": 1},
+    ]
+
+
 def test_ingest_health_says_by_key_what_came_how_late_and_what_has_no_price(
     furnished: Organization, reader: Reader
 ) -> None:
@@ -72,6 +88,7 @@ def test_ingest_health_says_by_key_what_came_how_late_and_what_has_no_price(
     contradicting = observation(at=NOON, contradiction="more cached than input tokens")
     take(key, body(again))
     take(key, body(again, contradicting, observation(at=NOON + timedelta(hours=5))))
+    add_batches(furnished.pk)
     answer = reader.get("ingest-health")
     [health] = answer["keys"]
     assert health["key"].startswith("tests (cwk_")

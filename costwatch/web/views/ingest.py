@@ -49,6 +49,7 @@ _REMARKS = (
     ("held_up", "held up", "tag--warn"),
     ("overflowed", "too many values", "tag--warn"),
     ("dropped", "not needed", ""),
+    ("token_metrics", "token metrics", ""),
 )
 
 
