@@ -191,6 +191,7 @@ SPECTACULAR_SETTINGS = {
 
 # Where senders reach the OTLP door, for the lines that the pages show; empty: port 4318 of the page's own host.
 COSTWATCH_OTLP_URL = env.text("COSTWATCH_OTLP_URL")
+COSTWATCH_OTLP_GRPC_URL = env.text("COSTWATCH_OTLP_GRPC_URL")  # the same by gRPC; empty: port 4317
 # How many teams, features and customers telemetry can name; what comes after them is counted as "other".
 MAX_TAG_VALUES = env.whole_number("COSTWATCH_MAX_TAG_VALUES", 5000)
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused

@@ -1,7 +1,7 @@
 """Every read of what was used. Each is scoped to one organization.
 
 calls, call       single requests, from one or few days of the ledger
-latency           percentiles from the hourly histograms
+latency           percentiles from the hourly histograms; histograms, percentiles_of: of several together
 capacity          devices' wall time: attributed, busy for nobody, idle
 used_period       from the first hour of use to the last; last_used: of each source
 payers_in         why which team pays for a source
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -89,6 +89,9 @@ class CallDetail:
     observations: list[dict[str, Any]]  # fields of Observation, and wraps; client first
     payer: str  # why this team pays
     revisions: int  # how often the ledger's row was written
+
+
+Histogram = Mapping[str, Mapping[int, int]]  # calls by measure (LatencyHour.Measure) and bucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +351,19 @@ def latency(
     by: str = "",
     team_ids: Collection[int] | None = None,
 ) -> dict[Any, dict[str, Percentiles]]:
-    """Percentiles by what was asked for, then by measure (LatencyHour.Measure).
+    """Percentiles by what was asked for, then by measure. Arguments as for histograms()."""
+    found = histograms(organization, period, by=by, team_ids=team_ids)
+    return {key: percentiles_of([histogram]) for key, histogram in found.items()}
+
+
+def histograms(
+    organization: Organization,
+    period: Period,
+    *,
+    by: str = "",
+    team_ids: Collection[int] | None = None,
+) -> dict[Any, Histogram]:
+    """Calls by what was asked for.
 
     by   "team" (ids; None: unattributed), "model", "provider", "feature", "source" (ids); "" is one row, under None.
     """
@@ -362,16 +377,22 @@ def latency(
                 "teams": None if team_ids is None else list(team_ids),
             },
         )
-        histograms: dict[Any, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
+        found: dict[Any, dict[str, dict[int, int]]] = defaultdict(lambda: defaultdict(dict))
         for key, measure, bucket, count in cursor:
-            histograms[key][measure][bucket] = int(count)
-    return {
-        key: {measure: _percentiles(buckets) for measure, buckets in measures.items()}
-        for key, measures in histograms.items()
-    }
+            found[key][measure][bucket] = int(count)
+    return {**found}
 
 
-def _percentiles(buckets: dict[int, int]) -> Percentiles:
+def percentiles_of(several: Iterable[Histogram]) -> dict[str, Percentiles]:
+    """By measure, of all these calls together: percentiles of parts do not add up to those of the whole."""
+    whole: dict[str, Counter[int]] = defaultdict(Counter)
+    for histogram in several:
+        for measure, buckets in histogram.items():
+            whole[measure].update(buckets)
+    return {measure: _percentiles(buckets) for measure, buckets in whole.items()}
+
+
+def _percentiles(buckets: Mapping[int, int]) -> Percentiles:
     return Percentiles(
         sum(buckets.values()),
         *(percentile(buckets, fraction) or 0 for fraction in (0.5, 0.95, 0.99)),

@@ -52,6 +52,11 @@ class Options:
     def otlp_url(self) -> str:
         return f"http://127.0.0.1:{self.otlp_port}"
 
+    @property
+    def otlp_grpc_url(self) -> str:
+        """Empty where telemetry comes by HTTP only."""
+        return "" if self.grpc_port is None else f"http://127.0.0.1:{self.grpc_port}"
+
 
 @dataclass(slots=True)
 class Secrets:
@@ -95,6 +100,7 @@ def environment(options: Options, kept: Secrets, database_url: str) -> dict[str,
         "COSTWATCH_SECRET_KEY": env.text("COSTWATCH_SECRET_KEY") or kept.secret_key,
         "COSTWATCH_URL": options.web_url,
         "COSTWATCH_OTLP_URL": env.text("COSTWATCH_OTLP_URL") or options.otlp_url,
+        "COSTWATCH_OTLP_GRPC_URL": env.text("COSTWATCH_OTLP_GRPC_URL") or options.otlp_grpc_url,
         "PYTHONUNBUFFERED": "1",
     }
     # What a NAME_FILE said is in NAME now; a process that is given both refuses.

@@ -53,13 +53,22 @@ def refresh(organization_id: int) -> int:
 
 
 def refresh_if_new(organization_id: int) -> bool:
-    """Build the rates if there are offerings that they do not know; two small counts otherwise."""
-    built = RateBuild.objects.filter(organization_id=organization_id).first()
-    offerings = Offering.objects.filter(organization_id=organization_id).count()
-    if built is not None and built.offerings == offerings:
+    """Build the rates if there are offerings that they do not know."""
+    if not is_pending(organization_id):
         return False
     refresh(organization_id)
     return True
+
+
+def is_pending(organization_id: int) -> bool:
+    """Whether there are offerings that the rates do not know yet: two small counts.
+
+    Usage shows as soon as it is added up; a worker looks the prices of what is new in it up right after that. In
+    between, its cost is not known, but nobody may say that it has no price.
+    """
+    built = RateBuild.objects.filter(organization_id=organization_id).first()
+    offerings = Offering.objects.filter(organization_id=organization_id).count()
+    return built is None or built.offerings != offerings
 
 
 def refresh_all() -> None:

@@ -6,13 +6,13 @@ Sums stay exact here; templates round.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from costwatch.accounts.models import Team
-from costwatch.attribution.queries import Percentiles
+from costwatch.attribution.queries import Histogram, Percentiles, percentiles_of
 from costwatch.domain.money import total
 from costwatch.pricing.cost import CostRow, Dimension
 from costwatch.web.charts import SERIES
@@ -125,15 +125,13 @@ def lines_by(
 def team_lines(
     teams: Iterable[Team],
     rows: Iterable[CostRow],
-    latency: Mapping[Any, Mapping[str, Percentiles]],
-    latency_of: Callable[[frozenset[int]], Mapping[str, Percentiles]],
+    latency: Mapping[Any, Histogram],
     root: Team | None = None,
 ) -> list[Line]:
     """The tree of teams that used anything: each with what is below it, siblings by cost; the unattributed last.
 
-    latency      of each team alone; None: of the unattributed.
-    latency_of   of several teams together: percentiles of parts do not add up to those of the whole.
-    root         only the tree below it, and itself; None: all.
+    latency   of each team alone; None: of the unattributed.
+    root      only the tree below it, and itself; None: all.
     """
     own = _own(rows)
     everything = total(use.cost for use in own.values())
@@ -157,9 +155,9 @@ def team_lines(
             depth=depth,
             colour=colours.get(team.pk, 0),
             has_own=team.pk in own,
-            latency=latency_of(frozenset([team.pk, *(line.key for line in deeper)]))
-            if deeper
-            else latency.get(team.pk, {}),
+            latency=percentiles_of(
+                latency.get(key, {}) for key in (team.pk, *(line.key for line in deeper))
+            ),
         )
         return [line, *deeper]
 
@@ -167,7 +165,12 @@ def team_lines(
     if None in own:
         use = own[None]
         lines.append(
-            Line(UNATTRIBUTED, use, _share(use.cost, everything), latency=latency.get(None, {}))
+            Line(
+                UNATTRIBUTED,
+                use,
+                _share(use.cost, everything),
+                latency=percentiles_of([latency.get(None, {})]),
+            )
         )
     return lines
 

@@ -18,7 +18,7 @@ from costwatch.attribution.queries import BadCursor, Call, CallPage
 from costwatch.pricing.cost import CallCost, cost_of_calls
 from costwatch.web.forms import CallsForm
 from costwatch.web.scope import Scope, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 
 CALLS_AT_ONCE = 50
 
@@ -72,7 +72,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         "rows": _priced(scope, page.calls),
         "more": urlencode({**asked, "cursor": page.next_cursor}) if page.next_cursor else "",
         "filtered": bool(asked),
-        "otlp_endpoint": otlp_endpoint(request),
+        "otlp": otlp_doors(request),
     }
     template = "web/calls/_rows.html" if cursor else "web/calls/index.html"
     return show(request, scope, template, 200 if form.is_valid() else 400, **context)

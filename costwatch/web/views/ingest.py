@@ -10,7 +10,7 @@ from django.views.decorators.http import require_GET
 from costwatch.reports.ingest import KeyHealth, Said, ingest_health
 from costwatch.web.months import month_shown
 from costwatch.web.scope import Scope, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 
 _BAR_HEIGHT = 22
 
@@ -69,7 +69,7 @@ def health(request: HttpRequest, scope: Scope) -> HttpResponse:
         counted=sum(one.counted for one in found.keys),
         duplicates=sum(one.duplicates for one in found.keys),
         refused=sum(_items(one.refused) for one in found.keys),
-        otlp_endpoint=otlp_endpoint(request),
+        otlp=otlp_doors(request),
     )
 
 

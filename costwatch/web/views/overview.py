@@ -19,11 +19,11 @@ from costwatch.domain.forecast import FEWEST_DAYS, Forecast, forecast
 from costwatch.domain.periods import Period, day_of, previous_month
 from costwatch.pricing import cost
 from costwatch.pricing.cost import CostRow, Dimension
+from costwatch.pricing.rates import is_pending
 from costwatch.web.lines import UNATTRIBUTED, Use, colours_of, lines_by, sum_of, team_lines
 from costwatch.web.months import Month, month_shown
-from costwatch.web.rating import is_pending
 from costwatch.web.scope import Scope, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 from costwatch.web.trend import figure_of, same_part_of, series_of, trend_of
 
 TOP_MODELS = 8
@@ -66,7 +66,7 @@ class Device:
 def overview(request: HttpRequest, scope: Scope) -> HttpResponse:
     """The whole page; with ?part=live what a refresh puts in its middle."""
     month = month_shown(request, scope.organization)
-    context = {"month": month, "otlp_endpoint": otlp_endpoint(request), **_context(scope, month)}
+    context = {"month": month, "otlp": otlp_doors(request), **_context(scope, month)}
     template = "_live.html" if request.GET.get("part") == "live" else "index.html"
     return show(request, scope, f"web/overview/{template}", **context)
 
@@ -92,18 +92,14 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         detail=Dimension.PROVIDER,
         latency=queries.latency(organization, month.period, by="model"),
     )
-    overall = latency_of(organization, month.period)
+    latency = queries.histograms(organization, month.period, by="team")
+    overall = queries.percentiles_of(latency.values())
     return {
         "currency": organization.currency,
         "used": used,
-        "teams": team_lines(
-            organization.teams.all(),
-            trend.rows,
-            queries.latency(organization, month.period, by="team"),
-            lambda ids: latency_of(organization, month.period, ids),
-        ),
+        "teams": team_lines(organization.teams.all(), trend.rows, latency),
         "models": models[:TOP_MODELS],
-        "rating": bool(used.unpriced_calls) and is_pending(organization),
+        "rating": bool(used.unpriced_calls) and is_pending(organization.pk),
         "unpriced": [line for line in models if line.use.unpriced_calls],
         "series": series,
         "trend": figure_of(series, trend, scope),
@@ -120,13 +116,6 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         "fewest_days": FEWEST_DAYS,
         **_before(organization, month),
     }
-
-
-def latency_of(
-    organization: Organization, period: Period, team_ids: frozenset[int] | None = None
-) -> dict[str, Percentiles]:
-    """By measure, of all these teams' calls together; None: of everybody's."""
-    return queries.latency(organization, period, team_ids=team_ids).get(None, {})
 
 
 def measures(found: dict[str, Percentiles]) -> list[tuple[str, Percentiles | None]]:

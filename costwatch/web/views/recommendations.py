@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 from costwatch.recommendations.models import Recommendation
 from costwatch.recommendations.queries import recommendations
 from costwatch.web.scope import Scope, record, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 from costwatch.web.templatetags.units import (
     count_text,
     device_seconds_text,
@@ -50,7 +50,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         advice=[Advice(row, list(evidence_of(row))) for row in found],
         dismissed=dismissed,
         dismissed_count=recommendations(scope.organization, dismissed=True).count(),
-        otlp_endpoint=otlp_endpoint(request),
+        otlp=otlp_doors(request),
     )
 
 

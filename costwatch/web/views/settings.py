@@ -17,7 +17,7 @@ from costwatch.accounts.keys import recorded, revoke
 from costwatch.accounts.models import ApiToken, IngestKey, Secret
 from costwatch.web.forms import IngestKeyForm, KeyChangeForm, SecretForm
 from costwatch.web.scope import Scope, record, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 
 _IN_FORCE_FIRST = (F("revoked_at").desc(nulls_first=True), "-created_at")
 _TOKEN_IDS = "token_%s"  # both forms of the page have a name
@@ -97,7 +97,7 @@ def _index(request: HttpRequest, scope: Scope, status: int = 200, **more: Any) -
         .order_by(*_IN_FORCE_FIRST),
         "key_form": IngestKeyForm(organization=scope.organization),
         "token_form": SecretForm(auto_id=_TOKEN_IDS),
-        "otlp_endpoint": otlp_endpoint(request),
+        "otlp": otlp_doors(request),
         "api_url": f"{settings.COSTWATCH_URL}/api/v1/",
     }
     return show(request, scope, "web/settings/index.html", status, **(context | more))

@@ -17,7 +17,7 @@ from costwatch.reports.sources import Unpaid, explained, sources_used, unpaid
 from costwatch.reports.sums import sum_of
 from costwatch.web.months import month_shown
 from costwatch.web.scope import Scope, show
-from costwatch.web.sending import otlp_endpoint
+from costwatch.web.sending import otlp_doors
 
 SOURCES_AT_ONCE = 100
 _SHOWN = 3  # of the sources that one rule would fit
@@ -65,7 +65,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         search=search,
         asked=_query_without(request.GET, "page"),
         beside_month=_and(_query_without(request.GET, "page", "month")),
-        otlp_endpoint=otlp_endpoint(request),
+        otlp=otlp_doors(request),
     )
 
 

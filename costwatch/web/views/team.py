@@ -20,7 +20,7 @@ from costwatch.web.months import Month, month_shown
 from costwatch.web.scope import Scope, show
 from costwatch.web.trend import figure_of, series_of, trend_of
 from costwatch.web.views.budgets import budgets_of_team
-from costwatch.web.views.overview import latency_of, measures
+from costwatch.web.views.overview import measures
 
 
 @require_GET
@@ -46,7 +46,8 @@ def _context(scope: Scope, month: Month, team: Team) -> dict[str, Any]:
     )
     colours = colours_of({key: sum_of(rows) for key, rows in _by(cut, trend.rows).items()})
     series = series_of(trend, cut, colours, "Others")
-    overall = latency_of(organization, period, ids)
+    latency = queries.histograms(organization, period, by="team", team_ids=ids)
+    overall = queries.percentiles_of(latency.values())
     features = cost.costs(organization, period, group_by=(Dimension.FEATURE,), filters=filters)
     models = cost.costs(
         organization, period, group_by=(Dimension.MODEL, Dimension.PROVIDER), filters=filters
@@ -57,15 +58,7 @@ def _context(scope: Scope, month: Month, team: Team) -> dict[str, Any]:
         "budgets": budgets_of_team(scope, team, month.now) if month.is_current else [],
         "currency": organization.currency,
         "used": sum_of(trend.rows),
-        "below": team_lines(
-            teams,
-            trend.rows,
-            queries.latency(organization, period, by="team", team_ids=ids),
-            lambda below: latency_of(organization, period, below),
-            root=team,
-        )
-        if cut is Dimension.TEAM
-        else [],
+        "below": team_lines(teams, trend.rows, latency, root=team) if cut is Dimension.TEAM else [],
         "features": lines_by(
             features,
             Dimension.FEATURE,
