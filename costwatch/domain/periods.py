@@ -70,17 +70,6 @@ def previous_month(month: Period, time_zone: str) -> Period:
     return month_of(month.start - timedelta(microseconds=1), time_zone)
 
 
-def month_named(name: str, time_zone: str) -> Period:
-    """The month that is written 2026-11. Raises ValueError."""
-    try:
-        year, month = name.split("-")
-        if len(year) != 4 or len(month) != 2:
-            raise ValueError
-        return month_of(date(int(year), int(month), 1), time_zone)
-    except ValueError:
-        raise ValueError(f"month {name!r}: expected year and month, such as 2026-11") from None
-
-
 def name_of_month(month: Period, time_zone: str) -> str:
     return f"{month.start.astimezone(ZoneInfo(time_zone)):%Y-%m}"
 

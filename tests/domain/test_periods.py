@@ -10,7 +10,6 @@ from costwatch.domain.periods import (
     Period,
     day_of,
     hour_of,
-    month_named,
     month_of,
     name_of_month,
     next_month,
@@ -69,13 +68,6 @@ def test_a_period_without_length_or_zone_is_refused() -> None:
         Period(noon.replace(tzinfo=None), noon)
     with pytest.raises(ValueError, match="with its zone"):
         month_of(noon.replace(tzinfo=None), "UTC")
-
-
-def test_months_are_named_by_year_and_month() -> None:
-    assert month_named("2026-11", "UTC") == month_of(date(2026, 11, 1), "UTC")
-    for wrong in ("2026-13", "2026-1", "26-11", "november", "2026-11-01"):
-        with pytest.raises(ValueError, match="such as 2026-11"):
-            month_named(wrong, "UTC")
 
 
 def test_an_hour_is_a_whole_hour_of_utc() -> None:
