@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 64 * 1024
 
+doors.ready_process()
+
 _DOORS: dict[str, Door] = {
     "/v1/traces": doors.traces,
     "/v1/metrics": doors.metrics,
