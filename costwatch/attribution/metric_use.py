@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import QuerySet, Sum
 
 from collectors.observation import Observation, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey
@@ -100,13 +100,17 @@ def settle(organization_id: int, kept: Sequence[Kept], new: Collection[Spanned])
     """What is to be written after these points and these newly spanned hours. Runs under ingest's lock."""
     settled = Settled()
     hours = {hour for one in kept for hour in one.hours} | {one.hour for one in new}
-    if not hours or not TokenStream.objects.filter(organization_id=organization_id).exists():
+    if not kept and not (new and _sends_metrics(organization_id)):
         return settled
     for first, last in _runs(hours):
-        touched = {one.stream.process for one in kept if _within(one.hours, first, last)}
+        touched = [one.stream for one in kept if _within(one.hours, first, last)]
         near = [one for one in new if first <= one.hour <= last]
         _Run(organization_id, first, last, settled).settle(touched, near)
     return settled
+
+
+def _sends_metrics(organization_id: int) -> bool:
+    return TokenStream.objects.filter(organization_id=organization_id).exists()
 
 
 def _runs(hours: Iterable[int]) -> Iterator[tuple[int, int]]:
@@ -134,16 +138,15 @@ class _Run:
         self.settled = settled
         self.earliest = hour_of(token_streams.settled_before())
 
-    def settle(self, touched: Collection[UUID], new: Sequence[Spanned]) -> None:
+    def settle(self, touched: Collection[TokenStream], new: Sequence[Spanned]) -> None:
         claims_changed = False
         for vantage in _ORDER:
-            near = self._streams().filter(vantage=vantage)
-            wanted = Q(process__in=touched)
-            if vantage is Vantage.CLIENT:
-                wanted |= Q(service_name__in={one.service_name for one in new})
-            elif new or claims_changed:
-                wanted = Q()
-            processes = set(near.filter(wanted).values_list("process", flat=True))
+            processes = {one.process for one in touched if one.vantage == vantage}
+            if new or (claims_changed and vantage is not Vantage.CLIENT):
+                near = self._streams().filter(vantage=vantage)
+                if vantage is Vantage.CLIENT:
+                    near = near.filter(service_name__in={one.service_name for one in new})
+                processes |= set(near.values_list("process", flat=True))
             if processes:
                 changed = self._settle_processes(processes, vantage)
                 claims_changed = claims_changed or changed
@@ -165,9 +168,9 @@ class _Run:
             streams = self._load(processes)
         found = gaps.in_force(streams, self._better(streams, vantage).covers)
         self.settled.add(found)
-        rows = self._changes(processes, vantage, found.uses)
+        rows, turned = self._changes(processes, vantage, found.uses)
         later = _ORDER[_ORDER.index(vantage) + 1 :]
-        if not rows or not self._streams().filter(vantage__in=later).exists():
+        if not turned or not self._streams().filter(vantage__in=later).exists():
             self.settled.rows += rows
             return False
         before = self._claims((vantage,), self.first, self.last)
@@ -198,6 +201,8 @@ class _Run:
 
     def _claims(self, vantages: Collection[Vantage], first: int, last: int) -> set[_Claim]:
         """Of which models metrics of these vantages count."""
+        if not vantages:
+            return set()
         net = self._net(
             MetricUse.objects.filter(vantage__in=vantages),
             [row for row in self.settled.rows if row.vantage in vantages],
@@ -215,21 +220,22 @@ class _Run:
 
     def _changes(
         self, processes: Collection[UUID], vantage: Vantage, uses: Mapping[Place, Use]
-    ) -> list[Row]:
-        """The rows that bring what is counted to these uses."""
+    ) -> tuple[list[Row], bool]:
+        """The rows that bring what is counted to these uses; and whether something begins to count, or stops."""
         first = max(self.first, self.earliest)
         pending = [row for row in self.settled.rows if row.process in processes]
         counted = MetricUse.objects.filter(process__in=processes)
         net = self._net(counted, pending, first, self.last)
         places = {place for place in uses if first <= place[1] <= self.last} | net.keys()
-        rows = []
+        rows, turned = [], False
         for place in sorted(places):
             now = net.get(place, _NOTHING)
             then = uses[place].values() if place in uses else _NOTHING
             change = tuple(new - old for new, old in zip(then, now, strict=True))
             if any(change):
                 rows.append(Row(*place, vantage.value, change))
-        return rows
+                turned = turned or any(now) != any(then)
+        return rows, turned
 
     def _net(
         self, counted: QuerySet[MetricUse], pending: Iterable[Row], first: int, last: int

@@ -293,7 +293,7 @@ def test_what_became_of_token_metrics_stands_in_ingest_health(key: IngestKey) ->
     assert (row.outcome, row.items) == ("token metric: counted", 1)
 
 
-def test_a_body_of_known_kinds_of_spans_asks_the_database_nothing_about_metrics(
+def test_hours_that_are_known_to_have_spans_are_not_written_again(
     key: IngestKey, django_capture_on_commit_callbacks: object
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):  # type: ignore[operator]
