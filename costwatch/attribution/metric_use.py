@@ -100,7 +100,7 @@ def settle(organization_id: int, kept: Sequence[Kept], new: Collection[Spanned])
     """What is to be written after these points and these newly spanned hours. Runs under ingest's lock."""
     settled = Settled()
     hours = {hour for one in kept for hour in one.hours} | {one.hour for one in new}
-    if not kept and not (new and _sends_metrics(organization_id)):
+    if not hours or not (kept or _sends_metrics(organization_id)):
         return settled
     for first, last in _runs(hours):
         touched = [one.stream for one in kept if _within(one.hours, first, last)]
@@ -114,12 +114,12 @@ def _sends_metrics(organization_id: int) -> bool:
 
 
 def _runs(hours: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """First and last of hours that follow each other."""
-    first = last = -2
-    for hour in sorted(hours):
+    """First and last of hours that follow each other. There is at least one."""
+    first, *others = sorted(hours)
+    last = first
+    for hour in others:
         if hour > last + 1:
-            if last >= 0:
-                yield first, last
+            yield first, last
             first = hour
         last = hour
     yield first, last
