@@ -40,7 +40,7 @@ PREVIEW = OpenApiParameter(
     enum=["true", "false"],
     description="true: change nothing; the answer, 200, is what the change would move.",
 )
-_PATTERN = "any case, * for anything; empty: whatever it is"
+_PATTERN = 'any case, * for anything; "" (two quotes): what is not said; empty: whatever it is'
 
 
 class AssignmentRuleSerializer(serializers.ModelSerializer[AssignmentRule]):

@@ -21,6 +21,7 @@ from costwatch.accounts.models import IngestKey, Team
 from costwatch.attribution.models import SOURCE_TAGS, AssignmentRule, Source, SourceTeam
 
 PATTERNS = SOURCE_TAGS
+NOTHING = '""'  # the pattern of what is not said
 _AT_ONCE = 5000  # rows in a statement
 
 
@@ -69,7 +70,7 @@ class Rules:
             known = sum(
                 mask
                 for pattern, mask in self._by_pattern[name].items()
-                if not pattern or _expression(pattern).match(lower)
+                if not pattern or _fits(pattern, lower)
             )
             self._by_value[name, value] = known
         return known
@@ -127,6 +128,12 @@ def payers(source: Source, rules: Rules, named: Mapping[str, int]) -> list[Payer
     return _joined(
         [_payer_at(start, end, matching, fallback) for start, end in zip(starts, ends, strict=True)]
     )
+
+
+def _fits(pattern: str, lower: str) -> bool:
+    if pattern == NOTHING:
+        return not lower
+    return _expression(pattern).match(lower) is not None
 
 
 @lru_cache(maxsize=10_000)

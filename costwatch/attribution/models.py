@@ -141,8 +141,8 @@ class Offering(models.Model):
 class AssignmentRule(models.Model):
     """Says which team pays for the sources that match it, from an hour on, until an hour.
 
-    Patterns are case-insensitive with * for anything; an empty one matches everything. First match by priority
-    (the smallest number) wins.
+    Patterns are case-insensitive with * for anything; "" (two quotes) matches what is not said, and an empty one
+    everything. First match by priority (the smallest number) wins.
     """
 
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE)

@@ -468,11 +468,19 @@ def payers_in(
     return {(row.source_id, row.team_id): row for row in ordered}
 
 
-def ingest_health(organization: Organization, period: Period) -> list[IngestRow]:
-    """What arrived in a period, by key and by what became of it, the most frequent first."""
+def ingest_health(
+    organization: Organization, period: Period, beginning: str = ""
+) -> list[IngestRow]:
+    """What arrived in a period, by key and by what became of it, the most frequent first.
+
+    beginning   only outcomes that begin so.
+    """
     rows = (
         IngestHour.objects.filter(
-            organization=organization, hour__gte=period.start, hour__lt=period.end
+            organization=organization,
+            hour__gte=period.start,
+            hour__lt=period.end,
+            outcome__startswith=beginning,
         )
         .values("outcome", "key_id", name=F("key__name"), shown=F("key__shown_prefix"))
         .annotate(total=Sum("items"))

@@ -84,6 +84,25 @@ class Health:
     unpriced: tuple[Unpriced, ...]  # unknown models first
 
 
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """A tag of which a key sent more different values than are kept apart, and of how many spans it became OTHER."""
+
+    key: str
+    tag: str  # team, feature or customer
+    items: int
+
+
+def overflows(organization: Organization, period: Period) -> list[Overflow]:
+    """The most frequent first."""
+    found = queries.ingest_health(organization, period, beginning=_BEGINNINGS["overflowed"])
+    return [Overflow(row.key, _tag_of(row.outcome), row.items) for row in found]
+
+
+def _tag_of(outcome: str) -> str:
+    return outcome.removeprefix(_BEGINNINGS["overflowed"]).partition(":")[0]
+
+
 def ingest_health(organization: Organization, period: Period, now: datetime) -> Health:
     rows: dict[int, list[IngestRow]] = defaultdict(list)
     for row in queries.ingest_health(organization, period):

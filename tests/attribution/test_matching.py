@@ -9,7 +9,7 @@ from costwatch.attribution.assignment import PATTERNS, Rules
 from costwatch.attribution.models import AssignmentRule, Source
 
 words = st.text(alphabet="aB*[é", max_size=3)
-patterns = st.just("") | st.just("*") | words  # most often something fits
+patterns = st.just("") | st.just("*") | st.just('""') | words  # most often something fits
 keys = st.integers(1, 3)
 sources = st.builds(Source, key_id=keys, **dict.fromkeys(PATTERNS, words))
 rules = st.builds(AssignmentRule, key_id=st.none() | keys, **dict.fromkeys(PATTERNS, patterns))
@@ -17,6 +17,8 @@ rules = st.builds(AssignmentRule, key_id=st.none() | keys, **dict.fromkeys(PATTE
 
 def fits(pattern: str, value: str) -> bool:
     """What * means, said in another way: the parts between stars follow each other in the value."""
+    if pattern == '""':
+        return value == ""
     first, *rest = pattern.lower().split("*")
     value = value.lower()
     if not rest:

@@ -59,6 +59,20 @@ def test_thousands_of_sources_come_in_pages(
     assert "?search=feature&amp;page=2" in pages[0].content.decode()
 
 
+def test_tags_with_too_many_values_are_warned_of_where_sources_are_listed(
+    organization: Organization, owner_client: Client, settings: Any
+) -> None:
+    settings.MAX_TAG_VALUES = 2
+    key = ingest_key(organization)
+    with time_machine.travel(NOON):
+        take(key, body(*(observation(feature=f"id-{n}") for n in range(5))))
+        add_batches(organization.pk)
+        answer = owner_client.get(reverse("sources"))
+    shown = text_of(answer.content.decode())
+    assert f"3 spans sent with {key} had too many different values of feature" in shown
+    assert "feature other" in shown
+
+
 def test_the_unattributed_page_empties_with_the_rule_that_it_offers(
     furnished: Organization, owner_client: Client, django_capture_on_commit_callbacks: Any
 ) -> None:
@@ -66,19 +80,15 @@ def test_the_unattributed_page_empties_with_the_rule_that_it_offers(
     [gap] = owner_client.get(url).context["gaps"]
     assert gap.unpaid.sum.cost == owner_client.get(url).context["total"].cost > 0
     create = reverse("sources-rule-create")
-    page = owner_client.get(f"{create}?{gap.rule}")
-    assert page.context["form"]["service_name"].value() == "shop"
-    asked = {
-        "service_name": "shop",
-        "priority": "100",
-        "team": furnished.teams.get(slug="search").pk,
-    }
+    form = owner_client.get(f"{create}?{gap.rule}").context["form"]
+    asked = {field.html_name: field.value() for field in form if field.value() is not None}
+    asked |= {"team": furnished.teams.get(slug="search").pk, "back": "unattributed"}
     shown = owner_client.post(create, asked)
-    assert ("unattributed", None) not in shown.context["preview"].moved
     moved = {one.from_team: one.sum for one in shown.context["preview"].moved}
-    assert moved[None] == gap.unpaid.sum
+    assert moved == {None: gap.unpaid.sum}, "nobody who pays already is moved"
     with django_capture_on_commit_callbacks(execute=True):
-        owner_client.post(create, {**asked, "previewed": shown.context["digest"]})
+        saved = owner_client.post(create, {**asked, "previewed": shown.context["digest"]})
+    assert saved.headers["Location"] == url
     assert "Somebody pays for everything" in owner_client.get(url).content.decode()
     assert "Unattributed" not in [
         line.label for line in owner_client.get(reverse("overview")).context["teams"]
@@ -93,9 +103,9 @@ def test_what_says_nothing_of_itself_gets_a_rule_by_its_key(
         take(key, body(observation(service_name="")))
         add_batches(organization.pk)
         [gap] = owner_client.get(reverse("sources-unattributed")).context["gaps"]
-        assert gap.rule == f"key={key.pk}"
-        page = owner_client.get(f"{reverse('sources-rule-create')}?{gap.rule}").content.decode()
-    assert f'<option value="{key.pk}" selected>' in page
+        form = owner_client.get(f"{reverse('sources-rule-create')}?{gap.rule}").context["form"]
+    asked = {name: form[name].value() for name in ("service_name", "team_tag", "feature", "key")}
+    assert asked == {"service_name": '""', "team_tag": '""', "feature": None, "key": str(key.pk)}
 
 
 def test_members_see_the_sources_and_are_offered_no_rule(

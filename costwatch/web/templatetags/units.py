@@ -12,6 +12,8 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from costwatch.attribution.assignment import NOTHING
+
 register = template.Library()
 
 _SPACE = "\u00a0"  # keeps a number and its unit on one line
@@ -112,6 +114,12 @@ def exact(count: int | None) -> str:
 @register.filter
 def duration(duration_ns: int | None) -> str:
     return UNKNOWN if duration_ns is None else duration_text(duration_ns)
+
+
+@register.filter
+def pattern(value: str) -> str:
+    """A rule's pattern, in words where it stands for what is not said."""
+    return SafeString("<em>not said</em>") if value == NOTHING else value
 
 
 @register.filter

@@ -105,12 +105,16 @@ def _edit(request: HttpRequest, scope: Scope, rule: AssignmentRule | None) -> Ht
     form = RuleForm(
         request.POST or None, instance=rule, initial=initial, organization=scope.organization
     )
-    context: dict[str, Any] = {"form": form, "rule": rule}
+    asked = request.POST if request.method == "POST" else request.GET
+    back = "unattributed" if asked.get("back") == "unattributed" else ""
+    context: dict[str, Any] = {"form": form, "rule": rule, "back": back}
     if request.method == "POST" and form.is_valid():
         wanted = recorded(form.instance)
         digest = _digest(wanted)
         if request.POST.get("previewed") == digest:
-            return _save(request, scope, form, before)
+            _save(scope, form, before)
+            messages.success(request, "Saved, and applied to all months.")
+            return redirect("sources-unattributed" if back else "sources-rules")
         context |= {
             "preview": preview_of_saving(scope.organization, form.instance),
             "digest": digest,
@@ -123,9 +127,7 @@ def _digest(wanted: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
-def _save(
-    request: HttpRequest, scope: Scope, form: RuleForm, before: dict[str, Any]
-) -> HttpResponse:
+def _save(scope: Scope, form: RuleForm, before: dict[str, Any]) -> None:
     with transaction.atomic():
         saved = form.save()
         after = recorded(saved)
@@ -133,8 +135,6 @@ def _save(
             record(scope, "assignment_rule.changed", saved, before=before, after=after)
         else:
             record(scope, "assignment_rule.created", saved, **after)
-    messages.success(request, "Saved, and applied to all months.")
-    return redirect("sources-rules")
 
 
 @require_http_methods(["GET", "POST"])

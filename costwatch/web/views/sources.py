@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -11,8 +12,9 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.views.decorators.http import require_GET
 
-from costwatch.attribution.assignment import PATTERNS
+from costwatch.attribution.assignment import NOTHING, PATTERNS
 from costwatch.attribution.models import Source
+from costwatch.reports.ingest import overflows
 from costwatch.reports.sources import Unpaid, explained, sources_used, unpaid
 from costwatch.reports.sums import sum_of
 from costwatch.web.months import month_shown
@@ -61,6 +63,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         sources=len({one.source_id for one in found}),
         total=sum_of([one.sum for one in found]),
         currency=scope.organization.currency,
+        overflows=overflows(scope.organization, month.period),
         unattributed=unattributed,
         search=search,
         asked=_query_without(request.GET, "page"),
@@ -103,13 +106,18 @@ def unattributed(request: HttpRequest, scope: Scope) -> HttpResponse:
 
 def _gap(one: Unpaid, everything: Decimal) -> Gap:
     said = {"service_name": one.service_name, "team_tag": one.team_tag}
-    query = urlencode({name: value for name, value in said.items() if value})
     share = one.sum.cost / everything if everything else None
-    return Gap(one, share, query or f"key={one.sources[0].key_id}")
+    return Gap(one, share, urlencode({**_rule_of(said, one.sources[0]), "back": "unattributed"}))
+
+
+def _rule_of(said: Mapping[str, str], source: Source) -> dict[str, str | int]:
+    """What the page that makes rules begins with: a rule for what says just this, and takes nothing else away.
+
+    Where it says nothing at all, the key tells it apart.
+    """
+    fits: dict[str, str | int] = {name: value or NOTHING for name, value in said.items()}
+    return fits if any(said.values()) else {**fits, "key": source.key_id}
 
 
 def _rule_query(source: Source) -> str:
-    """Of the page that makes a rule for just this source; what it does not say, a rule can't tell it by."""
-    said = {name: getattr(source, name) for name in PATTERNS}
-    said = {name: value for name, value in said.items() if value}
-    return urlencode(said) or f"key={source.key_id}"
+    return urlencode(_rule_of({name: getattr(source, name) for name in PATTERNS}, source))
