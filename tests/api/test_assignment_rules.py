@@ -7,6 +7,7 @@ import pytest
 
 from costwatch.accounts.models import AuditEvent, Organization
 from costwatch.attribution.models import AssignmentRule
+from costwatch.attribution.rules import MOST_RULES
 from costwatch.pricing.cost import Dimension, costs
 from tests.api.conftest import Reader
 from tests.factories import TeamFactory, ingest_key
@@ -157,3 +158,14 @@ def test_a_preview_that_is_neither_true_nor_false_saves_nothing(
     status, answer = finance.send("post", f"{PATH}?preview=yes", {"team": "search"})
     assert (status, list(answer)) == (400, ["preview"])
     assert not AssignmentRule.objects.exists()
+
+
+def test_there_are_only_so_many_rules(organization: Organization, finance: Reader) -> None:
+    team = TeamFactory(organization=organization, name="Search")
+    AssignmentRule.objects.bulk_create(
+        AssignmentRule(organization=organization, team=team) for _ in range(MOST_RULES)
+    )
+    for preview in ("", "?preview=true"):
+        status, answer = finance.send("post", f"{PATH}{preview}", {"team": "search"})
+        assert (status, "delete one" in str(answer)) == (400, True)
+    assert finance.send("patch", f"{PATH}/{AssignmentRule.objects.all()[0].pk}", {})[0] == 200

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from costwatch.accounts.keys import MOST_KEYS
 from costwatch.accounts.models import AuditEvent, IngestKey, Organization, User
 from tests.api.conftest import Reader, reader_for
 from tests.factories import TeamFactory, ingest_key
@@ -79,3 +80,16 @@ def test_what_can_not_be_a_key_is_refused_by_field(
     status, said = by_owner.send("post", PATH, body)
     assert (status, list(said)) == (400, [field])
     assert not IngestKey.objects.exists()
+
+
+def test_there_are_only_so_many_keys_until_one_is_revoked(
+    organization: Organization, by_owner: Reader
+) -> None:
+    IngestKey.objects.bulk_create(
+        IngestKey(organization=organization, name=str(n), secret_hash=IngestKey.hash_of(str(n)))
+        for n in range(MOST_KEYS)
+    )
+    status, said = by_owner.send("post", PATH, {"name": "one more"})
+    assert (status, "revoke one" in str(said)) == (400, True)
+    by_owner.send("delete", f"{PATH}/{IngestKey.objects.all()[0].pk}")
+    assert by_owner.send("post", PATH, {"name": "one more"})[0] == 201

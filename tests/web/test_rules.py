@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from costwatch.accounts.models import AuditEvent, Organization
 from costwatch.attribution.models import AssignmentRule
+from costwatch.attribution.rules import MOST_RULES
 from costwatch.pricing.cost import Dimension, costs
 from tests.factories import TeamFactory
 from tests.web.test_pages import _this_month, text_of
@@ -159,3 +160,13 @@ def test_teams_and_keys_of_somebody_else_are_no_choice(
     answer = owner_client.post(reverse(CREATE), {"team": theirs.pk, "priority": "1"})
     assert answer.status_code == 400
     assert "Foreign team" not in answer.content.decode()
+
+
+def test_there_are_only_so_many_rules(organization: Organization, owner_client: Client) -> None:
+    team = TeamFactory(organization=organization)
+    AssignmentRule.objects.bulk_create(
+        AssignmentRule(organization=organization, team=team) for _ in range(MOST_RULES)
+    )
+    answer = owner_client.post(reverse(CREATE), {"team": team.pk, "priority": "1"})
+    assert answer.status_code == 400
+    assert "which is the most; delete one" in answer.content.decode()
