@@ -251,7 +251,7 @@ def write(
     return batch_id
 
 
-def _insert_batch(*values: object) -> int:
+def _insert_batch(*values: str | int | datetime | None) -> int:
     """Its id. Written without Django's models, for which many wait while one of them saves itself."""
     with connection.cursor() as cursor:
         cursor.execute(_INSERT_BATCH, values)
