@@ -1,6 +1,6 @@
 """How many calls per second go from the first byte to the rollups, and what that costs.
 
-    python -m benchmarks.ingest [--bodies 80] [--rounds 5] [--senders 4] [--paced-seconds 20]
+    python -m benchmarks.ingest [--bodies 160] [--rounds 5] [--senders 4] [--paced-seconds 20]
                                 [--prefill CALLS] [--load-seconds SECONDS] [--phoenix ENVIRONMENT]
 
 Real parts: the OTLP door in two processes of its own, a Celery worker on the embedded Postgres' own broker, bodies of 512
@@ -65,7 +65,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bodies", type=int, default=80, help=f"of {SPANS} spans, a round")
+    parser.add_argument("--bodies", type=int, default=160, help=f"of {SPANS} spans, a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--senders", type=int, default=4)
     parser.add_argument("--paced-seconds", type=float, default=20, help="at half load")

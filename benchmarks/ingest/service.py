@@ -57,7 +57,8 @@ def service(data_dir: Path) -> Iterator[Service]:
             process(
                 [sys.executable, "-m", "celery", "-A", "costwatch.celery", "worker", "--pool", "solo", "--beat",
                  "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR",
-                 "--schedule", str(data_dir / "beat")]
+                 "--schedule", str(data_dir / "beat")],
+                log=data_dir / "worker.log",
             )
         )  # fmt: skip
         wait_for(port)
