@@ -4,9 +4,9 @@
     ├─ settle   brings what is counted of metrics to what gaps.py says
     └─ write    the rows as one batch, which reaches the rollups as the ledger's do
 
-A client's metrics fill the hours of its service in which no spans were sent. A gateway's, and a runtime's, also give way
-to spans of their model from whatever service, and to metrics that are nearer to the application: those know more of
-who pays.
+A client's metrics fill the hours of its service in which no spans were sent, nor spans of the runtime that serves its
+model. A gateway's, and a runtime's, give way to spans of their model from whatever service, and to metrics that are
+nearer to the application: those know more of who pays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 
 from collectors.observation import Observation, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey
@@ -25,7 +25,7 @@ from costwatch.attribution import gaps, spanned, token_streams
 from costwatch.attribution.gaps import USE_COLUMNS, InForce, Place, Stream, Use, model_key
 from costwatch.attribution.models import Batch, Offering
 from costwatch.attribution.rollups import USAGE_COLUMNS
-from costwatch.attribution.spanned import ANY_MODEL, Kind, Spanned, datetime_of_hour, hour_of
+from costwatch.attribution.spanned import Kind, Spanned, datetime_of_hour, hour_of
 from costwatch.attribution.token_models import MetricUse, SpannedHour, TokenStream
 from costwatch.attribution.token_streams import Kept, load
 from costwatch.domain.allocation import HOUR_NS
@@ -145,7 +145,7 @@ class _Run:
             if new or (claims_changed and vantage is not Vantage.CLIENT):
                 near = self._streams().filter(vantage=vantage)
                 if vantage is Vantage.CLIENT:
-                    near = near.filter(service_name__in={one.service_name for one in new})
+                    near = near.filter(_spoken_of(new))
                 processes |= set(near.values_list("process", flat=True))
             if processes:
                 changed = self._settle_processes(processes, vantage)
@@ -184,18 +184,19 @@ class _Run:
         """What is known better than by these streams, in all hours that they reach into."""
         first, last = _reach(streams, self.first, self.last)
         spans = SpannedHour.objects.filter(
+            _that_may_cover(streams, vantage),
             organization_id=self.organization_id,
             hour__range=(datetime_of_hour(first), datetime_of_hour(last)),
         )
-        if vantage is Vantage.CLIENT:
-            spans = spans.filter(service_name__in={one.service[0] for one in streams})
-        better = _Better(by_model=vantage is not Vantage.CLIENT)
-        for moment, service, environment, model in spans.values_list(
-            "hour", "service_name", "environment", "model"
+        better = _Better(of_clients=vantage is Vantage.CLIENT)
+        for moment, service, environment, model, seen_from in spans.values_list(
+            "hour", "service_name", "environment", "model", "vantage"
         ):
             hour = hour_of(moment)
             better.services.add((hour, service, environment))
             better.models.add((hour, model))
+            if seen_from == Vantage.SERVER:
+                better.served.add((hour, model))
         better.models |= self._claims(_ORDER[: _ORDER.index(vantage)], first, last)
         return better
 
@@ -263,19 +264,40 @@ class _Run:
 class _Better:
     """What spans, and metrics nearer to the application, speak of."""
 
-    by_model: bool  # not only the service's own spans count, but all of its models
+    of_clients: bool  # whether it is clients' metrics that this is better than
     services: set[tuple[int, str, str]] = field(default_factory=set)  # hour, name, environment
     models: set[_Claim] = field(default_factory=set)
+    served: set[_Claim] = field(default_factory=set)  # of runtimes' own spans; model "": any
 
     def covers(self, stream: Stream, hours: range) -> bool:
         if any((hour, *stream.service) in self.services for hour in hours):
             return True
-        if not self.by_model:
-            return False
+        if self.of_clients:
+            return any((hour, model) in self.served for hour in hours for model in stream.models)
         if not stream.models:  # it may speak of any
             return any(hour in hours for hour, _ in self.models)
-        wanted = stream.models | {ANY_MODEL}
-        return any((hour, model) in self.models for hour in hours for model in wanted)
+        return any(
+            (hour, model) in self.models for hour in hours for model in stream.models
+        ) or any((hour, "") in self.served for hour in hours)
+
+
+def _that_may_cover(streams: Iterable[Stream], vantage: Vantage) -> Q:
+    """The rows of SpannedHour that _Better.covers asks for."""
+    own = Q(service_name__in={one.service[0] for one in streams})
+    of_models = Q(model__in={model for one in streams for model in one.models})
+    of_runtimes = Q(vantage=Vantage.SERVER)
+    if vantage is Vantage.CLIENT:
+        return own | (of_runtimes & of_models)
+    if all(one.models for one in streams):
+        return own | of_models | (of_runtimes & Q(model=""))
+    return Q()
+
+
+def _spoken_of(new: Iterable[Spanned]) -> Q:
+    """The clients' streams that these spans may cover: of their services, and of what runtimes say that they serve."""
+    served = {one.model for one in new if one.vantage == Vantage.SERVER and one.model}
+    own = Q(service_name__in={one.service_name for one in new})
+    return own | Q(models_said__overlap=sorted(served)) if served else own
 
 
 def _reach(streams: Iterable[Stream], first: int, last: int) -> tuple[int, int]:

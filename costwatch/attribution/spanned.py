@@ -13,22 +13,20 @@ from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 
-from collectors.observation import Observation, Vantage
+from collectors.observation import Observation
 from costwatch.attribution.gaps import model_key
 from costwatch.attribution.spans import Rows
 from costwatch.domain.allocation import HOUR_NS
 
-# What a runtime's span without a model speaks of: any model that it serves. No model's key has a star.
-ANY_MODEL = "*"
 _LONGEST_HOURS = 24  # a call that seems to take longer has a wrong clock
 _HOUR_MICROS = HOUR_NS // 1000
 _CACHE_LIMIT = 100_000
 _KEEP = """
-INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model)
-SELECT %(organization_id)s, hour, service_name, environment, model
-  FROM unnest(%(hours)s::timestamptz[], %(services)s::text[], %(environments)s::text[], %(models)s::text[])
-       AS said (hour, service_name, environment, model)
-ON CONFLICT DO NOTHING RETURNING hour, service_name, environment, model
+INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model, vantage)
+SELECT %(organization_id)s, said.*
+  FROM unnest(%(hours)s::timestamptz[], %(services)s::text[], %(environments)s::text[], %(models)s::text[],
+              %(vantages)s::text[]) AS said
+ON CONFLICT DO NOTHING RETURNING hour, service_name, environment, model, vantage
 """
 
 Kind = tuple[int, int, int]  # profile, first and last hour since 1970
@@ -41,6 +39,7 @@ class Spanned(NamedTuple):
     service_name: str
     environment: str
     model: str
+    vantage: str
 
 
 _kept: set[Kind] = set()
@@ -65,13 +64,14 @@ def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanne
         return []
     transaction.on_commit(partial(_remember, found.keys()))
     said = {row for kind, seen in found.items() for row in _rows(kind, seen)}
-    hours, services, environments, models = zip(*sorted(said), strict=True)
+    hours, services, environments, models, vantages = zip(*sorted(said), strict=True)
     columns: dict[str, Any] = {
         "organization_id": organization_id,
         "hours": [datetime_of_hour(hour) for hour in hours],
         "services": list(services),
         "environments": list(environments),
         "models": list(models),
+        "vantages": list(vantages),
     }
     with connection.cursor() as cursor:
         cursor.execute(_KEEP, columns)
@@ -83,12 +83,12 @@ def _rows(kind: Kind, seen: Observation) -> Iterable[Spanned]:
     service = (seen.service_name[:255], seen.environment[:255])
     for hour in range(first, min(last, first + _LONGEST_HOURS) + 1):
         for model in _models(seen):
-            yield Spanned(hour, *service, model)
+            yield Spanned(hour, *service, model, seen.vantage.value)
 
 
 def _models(seen: Observation) -> set[str]:
     named = {model_key(name) for name in (seen.request_model, seen.response_model) if name}
-    return named or {ANY_MODEL if seen.vantage is Vantage.SERVER else ""}
+    return named or {""}
 
 
 def _remember(found: Collection[Kind]) -> None:

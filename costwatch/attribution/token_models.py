@@ -84,17 +84,20 @@ class TokenHour(models.Model):
 
 
 class SpannedHour(models.Model):
-    """An hour in which a call was under way of which a span was sent, by service and model.
+    """An hour in which a call was under way of which a span was sent, by service and model, and from where it was seen.
 
     model   as gaps.model_key writes it; empty: the span names none.
     """
 
-    pk = models.CompositePrimaryKey("organization", "hour", "service_name", "environment", "model")
+    pk = models.CompositePrimaryKey(
+        "organization", "hour", "service_name", "environment", "model", "vantage"
+    )
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
     hour = models.DateTimeField()
     service_name = models.CharField(max_length=255)
     environment = models.CharField(max_length=255)
     model = models.CharField(max_length=255)
+    vantage = models.CharField(max_length=16)
 
     class Meta:
         indexes = [models.Index(fields=["hour"], name="spanned_hour_by_hour")]

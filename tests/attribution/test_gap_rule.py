@@ -23,6 +23,7 @@ from tests.factories import NOON, OrganizationFactory, ingest_key, observation, 
 
 BEGUN = NOON - timedelta(hours=3)
 RUNTIME = "runtime"  # the service whose metrics are a server's
+ENGINE = "engine"  # the service whose spans are a server's
 
 
 class Series(NamedTuple):
@@ -63,7 +64,7 @@ RUNS = st.lists(
 )
 CALLS = st.lists(
     st.tuples(
-        st.sampled_from(["shop", "bot"]),
+        st.sampled_from(["shop", "bot", ENGINE]),
         st.sampled_from(["small", "large"]),
         st.integers(0, 500),
         st.integers(0, 70),
@@ -115,6 +116,7 @@ def _point(series: Series, **counted: int) -> TokenPoint:
 def span(service: str, model: str, minute: int, minutes: int) -> Observation:
     return observation(
         service_name=service,
+        vantage=Vantage.SERVER if service == ENGINE else Vantage.CLIENT,
         request_model=model,
         response_model="",
         at=BEGUN + minute * MINUTE,
@@ -128,11 +130,13 @@ def hours(start_ns: int, end_ns: int) -> range:
 
 def naive(sent: Mapping[Series, Runs], seen: Collection[Observation]) -> Sums:
     """What counts, worked out from all that was sent, at once and the simple way."""
-    of_service, of_model = set(), set()
+    of_service, of_model, served = set(), set(), set()
     for call in seen:
         for hour in hours(call.start_unix_ns, call.end_unix_ns):
             of_service.add((hour, call.service_name))
             of_model.add((hour, call.request_model))
+            if call.service_name == ENGINE:
+                served.add((hour, call.request_model))
     sums: Sums = {}
     for servers in (False, True):
         by_place: dict[tuple[int, str, str], dict[str, list[int]]] = defaultdict(
@@ -146,7 +150,8 @@ def naive(sent: Mapping[Series, Runs], seen: Collection[Observation]) -> Sums:
                     touched = hours(one.start_ns, one.end_ns)
                     if any((hour, series.service) in of_service for hour in touched):
                         continue
-                    if servers and any((hour, series.model) in of_model for hour in touched):
+                    better = of_model if servers else served
+                    if any((hour, series.model) in better for hour in touched):
                         continue
                     for hour, tokens, calls in split(one):
                         place = by_place[hour, series.service, series.model][series.scope]

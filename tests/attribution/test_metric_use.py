@@ -224,6 +224,28 @@ def test_a_runtimes_metrics_give_way_to_spans_of_its_model_from_any_service(
     assert used(key) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_clients_metrics_give_way_to_spans_of_the_runtime_that_serves_its_model(
+    key: IngestKey, *, first: bool
+) -> None:
+    client = token_point(NOON + MINUTE, 300, 3, request_model="Small", response_model="")
+    server = observation(
+        vantage=Vantage.SERVER,
+        service_name="runtime",
+        request_model="small",
+        response_model="small-135m",
+    )
+    other = observation(vantage=Vantage.SERVER, service_name="runtime")
+    if first:
+        send(key, client)
+    send(key, seen=[server])
+    if not first:
+        send(key, client)
+    assert used(key) == {"calls": 1, "input_tokens": 100, "output_tokens": 20}
+    send(key, client, token_point(NOON + 2 * HOUR, 400, 4, since=NOON + HOUR), seen=[other])
+    assert used(key)["calls"] == 6
+
+
 def test_a_runtimes_spans_without_a_model_speak_of_any(key: IngestKey) -> None:
     send(key, runtime(NOON + MINUTE, 300, 3))
     engine = observation(
@@ -323,7 +345,12 @@ def test_the_audit_finds_metrics_that_count_beside_spans(transactional_db: None)
     key = ingest_key(OrganizationFactory())
     send(key, token_point(NOON + MINUTE, 300, 3))
     SpannedHour.objects.create(
-        organization=key.organization, hour=FIRST, service_name="shop", environment="", model=""
+        organization=key.organization,
+        hour=FIRST,
+        service_name="shop",
+        environment="",
+        model="",
+        vantage=Vantage.CLIENT,
     )
     [found] = differences()
     assert str(found).endswith("metrics of a service that sent spans is 303, the ledger says 0")

@@ -25,12 +25,12 @@ def test_spans_that_were_kept_before_metrics_counted_cover_the_same_hours(
             observation(is_wrapper=True, service_name="agent"),
         ),
     )
-    columns = ("organization", "hour", "service_name", "environment", "model")
+    columns = ("organization", "hour", "service_name", "environment", "model", "vantage")
     written = set(SpannedHour.objects.values_list(*columns))
     SpannedHour.objects.all().delete()
     with connection.cursor() as cursor:
         cursor.execute(
-            import_module("costwatch.attribution.migrations.0011_hours_of_kept_spans").FILL
+            import_module("costwatch.attribution.migrations.0012_hours_of_kept_spans").FILL
         )
     assert set(SpannedHour.objects.values_list(*columns)) == written
     assert len(written) == 2 + 3 * 2 + 1 + 1 + 1

@@ -3,9 +3,9 @@
 from django.db import migrations
 
 FILL = """
-INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model)
+INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model, vantage)
 SELECT DISTINCT seen.organization_id, hour, left(coalesce(facts->>'service_name', ''), 255),
-       left(coalesce(facts->>'environment', ''), 255), model
+       left(coalesce(facts->>'environment', ''), 255), model, facts->>'vantage'
   FROM (SELECT DISTINCT organization_id, profile_id, date_trunc('hour', started_at, 'UTC') AS first,
                date_trunc('hour', started_at + least(duration_ns / 1000 * interval '1 microsecond', interval '24 hours'), 'UTC') AS last
           FROM attribution_span WHERE profile_id IS NOT NULL) AS seen
@@ -16,8 +16,7 @@ SELECT DISTINCT seen.organization_id, hour, left(coalesce(facts->>'service_name'
          FROM (VALUES (facts->>'request_model'), (facts->>'response_model')) AS said (name)
         WHERE name <> ''
         UNION
-       SELECT CASE facts->>'vantage' WHEN 'server' THEN '*' ELSE '' END
-        WHERE coalesce(facts->>'request_model', facts->>'response_model', '') = ''
+       SELECT '' WHERE coalesce(facts->>'request_model', facts->>'response_model', '') = ''
        ) AS named (model)
  WHERE NOT coalesce((facts->>'is_wrapper')::boolean, false)
 ON CONFLICT DO NOTHING
@@ -25,6 +24,6 @@ ON CONFLICT DO NOTHING
 
 
 class Migration(migrations.Migration):
-    dependencies = [("attribution", "0010_lag_of_batches")]
+    dependencies = [("attribution", "0011_spanned_hours_by_vantage")]
 
     operations = [migrations.RunSQL(FILL, migrations.RunSQL.noop)]
