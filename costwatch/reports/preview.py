@@ -21,7 +21,7 @@ from costwatch.attribution.rules import (
     with_saved,
     without,
 )
-from costwatch.pricing.moved import MovedUse, moved_use
+from costwatch.pricing.sources import MovedUse, moved_use
 from costwatch.reports.sums import Sum, sum_of
 
 

@@ -9,11 +9,11 @@ from datetime import datetime
 
 from django.db.models import Q
 
-from costwatch.accounts.models import IngestKey, Organization
+from costwatch.accounts.models import IngestKey, Organization, Team
 from costwatch.attribution import queries
 from costwatch.attribution.models import SOURCE_TAGS, Source, SourceTeam
 from costwatch.domain.periods import Period
-from costwatch.pricing.cost import CostRow, Dimension, Filters, costs
+from costwatch.pricing.sources import paid_use
 from costwatch.reports.sums import Sum, sum_of
 
 
@@ -67,34 +67,27 @@ def sources_used(
 ) -> list[SourceUse]:
     """The sources with use in a period, the dearest first.
 
-    unattributed   only what nobody pays for.
+    unattributed   only what nobody pays for, beside what team_ids pay if there are any.
     search         a part of any tag or of the key's name, in any case.
     """
-    filters = Filters(team_ids=team_ids, unattributed=unattributed or None)
-    rows = costs(organization, period, group_by=(Dimension.SOURCE, Dimension.TEAM), filters=filters)
+    rows = paid_use(organization, period, team_ids=team_ids, unattributed=unattributed)
     found = _said_by(organization, search) if search.strip() else None
-    used = [_use(row) for row in rows if found is None or row.key[Dimension.SOURCE] in found]
+    names = dict(Team.objects.filter(organization=organization).values_list("pk", "name"))
+    used = [
+        SourceUse(row.source_id, row.team_id, names.get(row.team_id or 0), sum_of([row]))
+        for row in rows
+        if found is None or row.source_id in found
+    ]
     return sorted(used, key=lambda one: (-one.sum.cost, -one.sum.calls, one.source_id))
 
 
-def _said_by(organization: Organization, search: str) -> set[str | int | None]:
+def _said_by(organization: Organization, search: str) -> set[int]:
     """Ids of the sources of which a tag, or the key's name, says this."""
     wanted = Q(key__name__icontains=search.strip())
     for name in SOURCE_TAGS:
         wanted |= Q(**{f"{name}__icontains": search.strip()})
     sources = Source.objects.filter(wanted, organization=organization)
     return set(sources.values_list("pk", flat=True))
-
-
-def _use(row: CostRow) -> SourceUse:
-    source_id, team_id = row.key[Dimension.SOURCE], row.key[Dimension.TEAM]
-    paid = isinstance(team_id, int)
-    return SourceUse(
-        int(source_id or 0),
-        team_id if isinstance(team_id, int) else None,
-        row.label[Dimension.TEAM] if paid else None,
-        sum_of([row]),
-    )
 
 
 def explained(

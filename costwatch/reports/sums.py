@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from costwatch.domain import money
 from costwatch.pricing.cost import CostRow
-from costwatch.pricing.moved import MovedUse
+from costwatch.pricing.sources import MovedUse, PaidUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Sum:
         return None if not self.cost and unknown else self.cost
 
 
-def sum_of(rows: Iterable[CostRow | MovedUse | Sum]) -> Sum:
+def sum_of(rows: Iterable[CostRow | MovedUse | PaidUse | Sum]) -> Sum:
     known = list(rows)
     return Sum(
         calls=sum(row.calls for row in known),
