@@ -10,7 +10,16 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from costwatch.api.parameters import END, START, TEAM, period_of, team_ids_from, whole_number
+from costwatch.api.parameters import (
+    END,
+    START,
+    TEAM,
+    UNATTRIBUTED,
+    flag,
+    period_of,
+    team_ids_from,
+    whole_number,
+)
 from costwatch.api.scope import OrganizationView
 from costwatch.attribution import queries
 from costwatch.attribution.queries import BadCursor, Call
@@ -71,6 +80,7 @@ class CallsView(OrganizationView):
             START,
             END,
             TEAM,
+            UNATTRIBUTED,
             OpenApiParameter("model", str, description="The model that answered, exactly."),
             OpenApiParameter("feature", str, description="Exactly."),
             OpenApiParameter("cursor", str, description="next_cursor of the page before."),
@@ -95,6 +105,7 @@ class CallsView(OrganizationView):
                 organization,
                 period_of(request, organization),
                 team_ids=team_ids_from(request, organization),
+                unattributed=flag(request, "unattributed"),
                 model=request.query_params.get("model", ""),
                 feature=request.query_params.get("feature", ""),
                 cursor=request.query_params.get("cursor", ""),

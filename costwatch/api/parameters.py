@@ -31,6 +31,12 @@ END = OpenApiParameter(
     description="Moment after the last, as start; a date's own day is not in it any more. Without one: the end of "
     "start's month.",
 )
+UNATTRIBUTED = OpenApiParameter(
+    "unattributed",
+    str,
+    enum=["true", "false"],
+    description="true: what nobody pays, beside what the team pays if there is one.",
+)
 TEAM = OpenApiParameter(
     "team", str, description="Slug or id of a team; what the teams below it used is in it."
 )

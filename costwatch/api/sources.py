@@ -10,7 +10,16 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from costwatch.api.parameters import END, START, TEAM, flag, period_of, team_ids_from, whole_number
+from costwatch.api.parameters import (
+    END,
+    START,
+    TEAM,
+    UNATTRIBUTED,
+    flag,
+    period_of,
+    team_ids_from,
+    whole_number,
+)
 from costwatch.api.scope import OrganizationView
 from costwatch.reports.sources import ExplainedUse, explained, sources_used
 
@@ -53,9 +62,7 @@ class SourcesView(OrganizationView):
             START,
             END,
             TEAM,
-            OpenApiParameter(
-                "unattributed", str, enum=["true", "false"], description="true: what nobody pays."
-            ),
+            UNATTRIBUTED,
             OpenApiParameter("search", str, description="A part of any tag, or of the key's name."),
             OpenApiParameter("limit", int, description=f"1 to {MOST_SOURCES}; 100 without it."),
             OpenApiParameter("page", int, description="1 without it."),

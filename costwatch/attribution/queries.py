@@ -153,6 +153,7 @@ def calls(
     period: Period,
     *,
     team_ids: Collection[int] | None = None,
+    unattributed: bool = False,
     model: str = "",
     feature: str = "",
     cursor: str = "",
@@ -160,14 +161,17 @@ def calls(
 ) -> CallPage:
     """The calls that began in a period, latest first, one page.
 
-    team_ids   of the teams that pay; None: everybody, the unattributed included.
-    cursor     of the page before. Raises BadCursor.
+    team_ids       of the teams that pay; None: everybody, the unattributed included.
+    unattributed   what nobody pays for, beside what team_ids pay if there are any.
+    cursor         of the page before. Raises BadCursor.
     """
     limit = max(1, min(limit, MAX_CALLS))
     entries = _in_force(organization).filter(
         started_at__gte=period.start, started_at__lt=period.end
     )
-    if team_ids is not None:
+    if unattributed:
+        entries = entries.filter(Q(payer_id=None) | Q(payer_id__in=list(team_ids or ())))
+    elif team_ids is not None:
         entries = entries.filter(payer_id__in=list(team_ids))
     if model:
         entries = entries.filter(

@@ -73,6 +73,11 @@ class CallsForm(forms.Form):
     team = forms.ModelChoiceField(
         Team.objects.none(), required=False, label="Team", empty_label="everybody"
     )
+    payer = forms.ChoiceField(
+        choices=(("", "anybody or nobody"), ("unattributed", "nobody: unattributed")),
+        required=False,
+        label="Who pays",
+    )
     model = forms.CharField(
         required=False,
         label="Model",

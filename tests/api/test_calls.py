@@ -94,3 +94,18 @@ def test_a_department_a_model_and_a_feature_narrow_the_calls(
 def test_limits_and_cursors_are_read_strictly(organization: Organization, reader: Reader) -> None:
     assert "expected a whole number from 1 to 1000" in reader.refused("calls", limit=0)["limit"][0]
     assert "expected the next_cursor of a page" in reader.refused("calls", cursor="x")["cursor"][0]
+
+
+def test_calls_that_nobody_pays_for_are_listed_alone_or_beside_a_teams(
+    furnished: Organization, reader: Reader
+) -> None:
+    def teams(**asked: str) -> list[str | None]:
+        rows = reader.get("calls", start="2026-11-19", end="2026-11-21", limit=1000, **asked)
+        return [row["team"] for row in rows["results"]]
+
+    nobodys = teams(unattributed="true")
+    assert set(nobodys) == {None}
+    assert len(nobodys) == teams().count(None) > 0
+    both = teams(unattributed="true", team="search")
+    assert sorted(both, key=str) == sorted([*nobodys, *teams(team="search")], key=str)
+    assert list(reader.refused("calls", unattributed="yes")) == ["unattributed"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import html
+import re
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
@@ -69,3 +71,13 @@ def test_a_call_of_which_nobody_said_the_tokens_shows_them_as_unknown(
     assert "Output unknown" in shown
     assert "Cost unknown" in shown
     assert "timeout" in shown
+
+
+def test_the_page_of_what_nobody_pays_leads_to_its_calls(
+    furnished: Organization, owner_client: Client
+) -> None:
+    page = owner_client.get(reverse("sources-unattributed"))
+    [link] = re.findall(r'href="([^"]*payer=[^"]*)"', page.content.decode())
+    rows = owner_client.get(html.unescape(link)).context["rows"]
+    assert {row.call.team for row in rows} == {None}
+    assert len(rows) == page.context["total"].calls

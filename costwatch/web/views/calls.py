@@ -85,6 +85,7 @@ def _page(scope: Scope, form: CallsForm, cursor: str) -> CallPage:
             scope.organization,
             form.period,
             team_ids=team_subtree(team) if team else None,
+            unattributed=form.cleaned_data["payer"] == "unattributed",
             model=form.cleaned_data["model"],
             feature=form.cleaned_data["feature"],
             cursor=cursor,
