@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.util.re import parse_env_headers
 
-from collectors import instrumentations, semconv, transport
+from collectors import fingerprints, instrumentations, semconv, transport
 from collectors.batches import KeepSpans
 from collectors.context import TagSpans, tag_attributes
 from collectors.export import MetricsToOutbox
@@ -99,7 +99,8 @@ def configure(
     zero_code   the application knows nothing of us: libraries are instrumented when it imports them, and providers
                 that it sets later are its own all the same, see give_way()
 
-    Telemetry waits in a folder until the receiver has it (COSTWATCH_OUTBOX, COSTWATCH_OUTBOX_MAX_BYTES).
+    Telemetry waits in a folder until the receiver has it (COSTWATCH_OUTBOX, COSTWATCH_OUTBOX_MAX_BYTES). With it go keyed
+    hashes of what is asked (COSTWATCH_FINGERPRINT_KEY, else `key`; COSTWATCH_FINGERPRINTS=off: none).
 
     Raises ConfigurationError where no endpoint or no key is known.
     """
@@ -115,6 +116,7 @@ def configure(
         spans = _batches(target, sender)
         tracers = _tracer_provider(resource, tags, spans)
         meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
+        transport.use_fingerprints(fingerprints.from_environment(os.environ, _ingest_key(target)))
         coverage = instrumentations.switch_on(
             tracers, meters, lazily=zero_code, wake=_wake_of(spans)
         )
@@ -195,6 +197,13 @@ def _resource(
     return Resource.create(
         {**tags, **attributes, **{name: value for name, value in said.items() if value}}
     )
+
+
+def _ingest_key(target: Target) -> str:
+    """Empty where a header opens the door that is not of our form."""
+    headers = target.headers or _environment_headers()
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _sender(target: Target) -> Sender | None:

@@ -59,6 +59,14 @@ PREFIX_REPEATED_TOKENS = (
 )
 REQUEST_REPEATED = "costwatch.request_repeated"  # true: the same greedy request was answered before
 
+# What repeats, by keyed hashes that collectors/fingerprints.py computes on the client; its docstring says of what.
+REQUEST_HASH = "costwatch.request_hash"  # 16 hex digits, of all that determines the answer
+PREFIX_HASHES = (
+    "costwatch.prefix_hashes"  # 8 characters for each of fingerprints.BOUNDARIES that is reached
+)
+PROMPT_BYTES = "costwatch.prompt_bytes"  # length of the text that prefix_hashes are of
+REQUEST_DETERMINISTIC = "costwatch.request_deterministic"  # true: temperature 0, or an embedding
+
 # Metrics. One cumulative monotonic sum per device and state; over the states it equals the wall time since start.
 DEVICE_TIME = "costwatch.device.time"  # unit ns
 DEVICE_STATE = "costwatch.device.state"

@@ -5,6 +5,7 @@ asked      what its request asks for
 excerpt    the head and the tail of the answer, decoded
 answers    id, model and usage in them
 live       whether an instrumentation is watching the call already
+fingerprinting    keyed hashes of what is asked
 call       the span
 httpx_clients, urllib3_pools, aiohttp_sessions    where it passes
 """
@@ -20,6 +21,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from collectors.imports import when_imported
 from collectors.transport import call
 from collectors.transport.call import drain
+from collectors.transport.fingerprinting import use_fingerprints
 from collectors.transport.live import SCOPE, RememberLive
 
 # A client's module → ours.
@@ -31,7 +33,7 @@ CLIENTS: Mapping[str, str] = {
 }
 NOT_WATCHED = "urllib.request, http.client, gRPC"
 
-__all__ = ["CLIENTS", "NOT_WATCHED", "drain", "switch_on"]
+__all__ = ["CLIENTS", "NOT_WATCHED", "drain", "switch_on", "use_fingerprints"]
 
 _watched: set[str] = set()
 

@@ -2,11 +2,14 @@
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from collectors.fingerprints import Fingerprint
+
 PARSED_BYTES = 32 * 1024  # longer bodies are searched instead of parsed
+FINGERPRINTED_BYTES = 4 * 1024 * 1024  # about a million tokens; longer ones are images and files
 _SEARCHED_BYTES = 4 * 1024  # at each end; clients write the model first or last
 _MODEL = re.compile(r'"model"\s*:\s*"([^"\\]{1,200})"')
 _STREAM = re.compile(r'"stream"\s*:\s*(true|false)')
@@ -18,33 +21,35 @@ class Asked:
 
     model: str = ""
     streaming: bool | None = None
+    fingerprint: Fingerprint = field(default_factory=dict, hash=False)  # span attributes
 
 
 NOTHING = Asked()
 
 
-def read_request(body: object) -> Asked:
+def read_request(
+    body: object, fingerprint: Callable[[Mapping[str, Any]], Fingerprint] | None = None
+) -> Asked:
     """What a request's body asks for: bytes, a text, or the object that a client will write as JSON."""
     if isinstance(body, Mapping):
-        return _from_object(body)
-    if isinstance(body, bytes | bytearray):
-        if len(body) > PARSED_BYTES:
-            ends = bytes(body[:_SEARCHED_BYTES]) + b"\0" + bytes(body[-_SEARCHED_BYTES:])
-            return _from_ends(ends.decode("utf-8", "replace"))
-        return _from_text(bytes(body))
-    if isinstance(body, str):
-        if len(body) > PARSED_BYTES:
-            return _from_ends(body[:_SEARCHED_BYTES] + "\0" + body[-_SEARCHED_BYTES:])
-        return _from_text(body)
-    return NOTHING
-
-
-def _from_text(text: str | bytes) -> Asked:
-    try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError):
+        said: object = body
+    elif isinstance(body, bytes | bytearray | str):
+        if len(body) > (PARSED_BYTES if fingerprint is None else FINGERPRINTED_BYTES):
+            return _from_ends(body)
+        said = _parsed(body)
+    else:
         return NOTHING
-    return _from_object(parsed) if isinstance(parsed, dict) else NOTHING
+    if not isinstance(said, Mapping):
+        return NOTHING
+    asked = _from_object(said)
+    return asked if fingerprint is None else replace(asked, fingerprint=fingerprint(said))
+
+
+def _parsed(text: str | bytes | bytearray) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _from_object(said: Mapping[Any, Any]) -> Asked:
@@ -54,6 +59,11 @@ def _from_object(said: Mapping[Any, Any]) -> Asked:
     )
 
 
-def _from_ends(text: str) -> Asked:
+def _from_ends(body: str | bytes | bytearray) -> Asked:
+    first, last = body[:_SEARCHED_BYTES], body[-_SEARCHED_BYTES:]
+    ends = [
+        each if isinstance(each, str) else each.decode("utf-8", "replace") for each in (first, last)
+    ]
+    text = "\0".join(ends)
     model, stream = _MODEL.search(text), _STREAM.search(text)
     return Asked(model[1] if model else "", stream[1] == "true" if stream else None)

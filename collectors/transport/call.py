@@ -3,6 +3,9 @@
 While it passes, it is only kept: its context, its times, its request, and the ends of its answer. It is read, and made a
 span, when drain() is called from a thread of ours, many at once, which costs a fraction of doing it in between.
 
+A call that an instrumentation makes a span of is left to it, and gets only the fingerprint of its request: made by drain(),
+too, or with the answer where that comes first.
+
 Whatever goes wrong here stays here: a call that cannot be read costs the application nothing but its telemetry.
 """
 
@@ -12,6 +15,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import ParamSpec
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,6 +27,7 @@ from collectors import semconv
 from collectors.transport.answers import Answer, Attributes, read_answer
 from collectors.transport.asked import Asked, read_request
 from collectors.transport.excerpt import Excerpt
+from collectors.transport.fingerprinting import Pending, begin_fingerprint, fingerprint_of
 from collectors.transport.live import Live, watched_calls
 from collectors.transport.routes import Protocol, Route, find_route, provider_of
 
@@ -40,7 +45,15 @@ _MOST_WAITING = 1024  # each keeps up to 80 KiB of its answer; others are read w
 _tracer: Tracer | None = None
 _wake: Callable[[], None] | None = None
 _over: "deque[Call]" = deque()
-os.register_at_fork(after_in_child=_over.clear)  # the parent's
+_asked: "deque[Pending]" = deque()  # by others' calls
+
+
+def _leave_to_the_parent() -> None:
+    _over.clear()
+    _asked.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def use_tracer(tracer: Tracer | None, *, wake: Callable[[], None] | None = None) -> None:
@@ -53,13 +66,13 @@ def use_tracer(tracer: Tracer | None, *, wake: Callable[[], None] | None = None)
 
 
 def drain() -> None:
-    """Make spans of the calls that have ended. Never raises."""
-    while _over:
-        try:
-            call = _over.popleft()
-        except IndexError:  # another thread was faster
-            return
-        call.emit()
+    """Read the requests that have begun, and make spans of the calls that have ended. Never raises."""
+    with suppress(IndexError):  # another thread was faster
+        while _asked:
+            _asked.popleft().made()
+    with suppress(IndexError):
+        while _over:
+            _over.popleft().emit()
 
 
 def _quietly(does: Callable[_P, None]) -> Callable[_P, None]:
@@ -108,7 +121,7 @@ class Call(Watch):
         self._route = route
         self._url = url
         # What the application may still change is read now.
-        self._body = body if isinstance(body, bytes | str) else read_request(body)
+        self._body = body if isinstance(body, bytes | str) else self._read(body)
         self._context = get_current()
         self._started_unix_ns = time.time_ns()
         self._ended_unix_ns = 0
@@ -166,10 +179,13 @@ class Call(Watch):
         if waiting == _MANY_WAITING:
             _wake()
 
+    def _read(self, body: object) -> Asked:
+        return read_request(body, fingerprint_of(self._route))
+
     @_quietly
     def emit(self) -> None:
         """Read what was kept, and make a span of it."""
-        asked = self._body if isinstance(self._body, Asked) else read_request(self._body)
+        asked = self._body if isinstance(self._body, Asked) else self._read(self._body)
         model = self._route.model or asked.model
         if self._route.is_ambiguous and not model:
             return
@@ -206,6 +222,7 @@ class Call(Watch):
         streaming = asked.streaming if route.streaming is None else route.streaming
         if streaming is not None:
             said[semconv.REQUEST_STREAM] = streaming
+        said.update(asked.fingerprint)
         return said
 
     def _answer_attributes(self, answer: Answer) -> Attributes:
@@ -229,17 +246,22 @@ class Call(Watch):
 
 
 class Watched(Watch):
-    """A call that an instrumentation makes a span of: all we have to know is when it was answered."""
+    """A call that an instrumentation makes a span of: it gets its fingerprint when it is answered."""
 
-    __slots__ = ("_live",)
+    __slots__ = ("_fingerprint", "_live")
 
-    def __init__(self, live: list[Live]) -> None:
+    def __init__(self, live: list[Live], fingerprint: Pending | None) -> None:
         self._live = live
+        self._fingerprint = fingerprint
 
+    @_quietly
     def answered(self, status: int) -> None:
         if status < 300:  # else the client may try again, for the same call
             for live in self._live:
                 live.is_answered = True
+        if self._fingerprint is not None:
+            for live in self._live:
+                live.span.set_attributes(self._fingerprint.made())
 
 
 def begin(method: str, url: str, body: Callable[[], object]) -> Watch | None:
@@ -263,5 +285,8 @@ def _begin(tracer: Tracer, method: str, url: str, body: Callable[[], object]) ->
         return None
     watched = watched_calls()
     if watched:
-        return Watched(watched)
+        fingerprint = begin_fingerprint(route, body)
+        if fingerprint is not None and _wake is not None:
+            _asked.append(fingerprint)
+        return Watched(watched, fingerprint)
     return Call(tracer, route, parts, body())
