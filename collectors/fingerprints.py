@@ -11,7 +11,7 @@ import json
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import pairwise
@@ -26,7 +26,7 @@ BOUNDARIES = tuple((1024 << i // 3) * (4 + i % 3) // 4 for i in range(32))
 PREFIX_HASH_CHARACTERS = 8
 
 _DIGEST_BYTES = 8
-_PREFIX_DIGEST_BYTES = 6  # 8 characters; among a million prefixes one in 500 cases has two alike
+_PREFIX_DIGEST_BYTES = 6  # 8 characters; two of a million prefixes are alike in one case of 500
 _PERSON = b"cw-fingerprints"
 _OFF = ("0", "no", "false", "off")
 
@@ -58,7 +58,7 @@ _encode_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(
 class Fingerprints:
     """Makes fingerprints with one key; only those of the same key compare."""
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     def of(self, asked: Mapping[str, Any], operation: str, model: str = "") -> Fingerprint:
         """Span attributes of one request's body.
@@ -89,10 +89,12 @@ def from_environment(environ: Mapping[str, str], ingest_key: str) -> Fingerprint
     """With COSTWATCH_FINGERPRINT_KEY, else with the ingest key; None: switched off, or no key at all."""
     if environ.get("COSTWATCH_FINGERPRINTS", "").lower() in _OFF:
         return None
-    secret = environ.get("COSTWATCH_FINGERPRINT_KEY") or ingest_key
+    # A file's last line end is in one service's variable and not in another's.
+    secret = environ.get("COSTWATCH_FINGERPRINT_KEY", "").strip() or ingest_key
     if not secret:
         return None
-    return Fingerprints(blake2b(secret.encode(), digest_size=32, person=_PERSON).digest())
+    bits = secret.encode("utf-8", "surrogatepass")
+    return Fingerprints(blake2b(bits, digest_size=32, person=_PERSON).digest())
 
 
 def _rest(asked: Mapping[str, Any], operation: str, model: str) -> dict[str, Any]:
