@@ -3,8 +3,9 @@
     python -m benchmarks.collectors [--calls 300] [--rounds 7]
 
 Real parts: the clients, HTTP on loopback to a provider in a process of its own, the collector as `costwatch-collect
-run` sets it up, its threads and its disk included, and a receiver in another process. For each way to call there are two
-programs, one collected and one not; they take turns, so that a machine that slows down slows both.
+run` sets it up, its threads and its disk included, and a receiver in another process. For each way to call there are three
+programs: one is not collected, one is without fingerprints, one is with them. They take turns, so that a machine that slows
+down slows all. The provider answers at once; one that takes half a second leaves all of the fingerprints to our thread.
 """
 
 import argparse
@@ -27,7 +28,10 @@ from pathlib import Path
 from typing import Any
 
 CHUNKS = 64
-_PROMPT = "Say in a few words what the capital of France is. " * 80  # 4 KB
+_ASKED = "BENCHMARK_ASKED_KB"
+_PROMPT = "Say in a few words what the capital of France is. " * (
+    20 * int(os.environ.get(_ASKED, "4"))
+)
 _ANSWER = "The capital of France is Paris, as it has been for most of the time. " * 30  # 2 KB
 _MESSAGES = [{"role": "user", "content": _PROMPT}]
 _CHAT = "/v1/chat/completions"
@@ -37,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=300, help="a round")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--asked-kb", type=int, default=4, help="a prompt")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--call", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -63,31 +68,37 @@ def _measure(options: argparse.Namespace) -> None:
         receiver = stack.enter_context(_server())
         rows = []
         for way in (way for way in WAYS if find_spec(way.split()[0])):
-            pairs = _pairs(way, provider, receiver, folder, options)
-            rows.append(_row(way, pairs))
+            rows.append(_row(way, _rounds(way, provider, receiver, folder, options)))
     _print(rows, options)
 
 
-def _pairs(
+def _rounds(
     way: str, provider: str, receiver: str, folder: Path, options: argparse.Namespace
-) -> list[tuple[Cost, Cost]]:
-    """Costs without and with the collector, round by round; the first round warms up."""
+) -> list[tuple[Cost, Cost, Cost]]:
+    """Costs not collected, without and with fingerprints, round by round; the first round warms up."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
     environ |= {
         "PROVIDER_URL": provider,
         "COSTWATCH_ENDPOINT": receiver,
         "COSTWATCH_KEY": "benchmark",
         "COSTWATCH_OUTBOX": str(folder),
+        _ASKED: str(options.asked_kb),
     }
-    command = [sys.executable, "-m", "benchmarks.collectors", "--call", way]
-    collected = [sys.executable, "-m", "collectors.run", "run", "--team", "benchmark", "--"]
-    with _program(command, environ) as plain, _program(collected + command, environ) as other:
+    plain = [sys.executable, "-m", "benchmarks.collectors", "--call", way]
+    collected = [sys.executable, "-m", "collectors.run", "run", "--team", "benchmark", "--", *plain]
+    without = environ | {"COSTWATCH_FINGERPRINTS": "off"}
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(_program(command, variables))
+            for command, variables in ((plain, environ), (collected, without), (collected, environ))
+        ]
         found = []
         for number in range(options.rounds + 1):
             # Who goes first has a colder machine.
-            turns = (plain, other) if number % 2 else (other, plain)
+            first = number % len(programs)
+            turns = programs[first:] + programs[:first]
             costs = {id(turn): _round(turn, options.calls) for turn in turns}
-            found.append((costs[id(plain)], costs[id(other)]))
+            found.append(tuple(costs[id(each)] for each in programs))
     return found[1:]
 
 
@@ -115,11 +126,14 @@ def _round(process: subprocess.Popen[str], calls: int) -> Cost:
     return Cost(**json.loads(process.stdout.readline()))
 
 
-def _row(way: str, pairs: list[tuple[Cost, Cost]]) -> tuple[str, ...]:
-    plain = [without.process_us for without, _ in pairs]
-    added = [with_it.process_us - without.process_us for without, with_it in pairs]
-    on_caller = [with_it.caller_us - without.caller_us for without, with_it in pairs]
-    return way, f"{statistics.median(plain):,.0f}", _spread(added), _spread(on_caller)
+def _row(way: str, rounds: list[tuple[Cost, Cost, Cost]]) -> tuple[str, ...]:
+    plain = [each.process_us for each, _, _ in rounds]
+    added = [whole.process_us - plain.process_us for plain, _, whole in rounds]
+    on_caller = [whole.caller_us - plain.caller_us for plain, _, whole in rounds]
+    hashed = [whole.process_us - without.process_us for _, without, whole in rounds]
+    hashed_on_caller = [whole.caller_us - without.caller_us for _, without, whole in rounds]
+    spreads = [_spread(each) for each in (added, on_caller, hashed, hashed_on_caller)]
+    return way, f"{statistics.median(plain):,.0f}", *spreads
 
 
 def _spread(values: list[float]) -> str:
@@ -130,10 +144,10 @@ def _print(rows: list[tuple[str, ...]], options: argparse.Namespace) -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()},"
         f" Python {platform.python_version()}: median of {options.rounds} interleaved rounds of"
-        f" {options.calls} calls (least–most); 4 KB asked, 2 KB answered, streams in {CHUNKS} chunks\n"
+        f" {options.calls} calls (least–most); {options.asked_kb} KB asked, 2 KB answered, streams in {CHUNKS} chunks\n"
     )
-    print("| way to call | µs of CPU a call, not collected | added by the collector | of it on the calling thread |")  # fmt: skip
-    print("|---|---|---|---|")
+    print("| way to call | µs of CPU a call, not collected | added by the collector | of it on the calling thread | of it by fingerprints | of these on the calling thread |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row) + " |")
 
