@@ -116,6 +116,10 @@ class Observation:
     allocation_method: str = ""
     prefix_repeated_tokens: int | None = None
     request_repeated: bool | None = None
+    request_hash: str = ""  # of fingerprints.py, as are the next ones
+    prefix_hashes: str = ""
+    prompt_bytes: int | None = None
+    request_deterministic: bool | None = None
 
 
 @dataclass(slots=True)

@@ -42,6 +42,9 @@ _OWN = frozenset(
         "device_ns_alone",
         "energy_uj",
         "prefix_repeated_tokens",
+        "request_hash",
+        "prefix_hashes",
+        "prompt_bytes",
     }
 )
 _OF_EACH = frozenset(

@@ -304,6 +304,11 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
     ("allocation_method", text, (semconv.ALLOCATION_METHOD,)),
     ("prefix_repeated_tokens", natural, (semconv.PREFIX_REPEATED_TOKENS,)),
     ("request_repeated", flag, (semconv.REQUEST_REPEATED,)),
+    # collectors/fingerprints.py
+    ("request_hash", text, (semconv.REQUEST_HASH,)),
+    ("prefix_hashes", text, (semconv.PREFIX_HASHES,)),
+    ("prompt_bytes", natural, (semconv.PROMPT_BYTES,)),
+    ("request_deterministic", flag, (semconv.REQUEST_DETERMINISTIC,)),
 )
 
 

@@ -10,6 +10,7 @@ from costwatch.api.costs import CostsView
 from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
 from costwatch.api.recommendations import RecommendationsView
+from costwatch.api.repetition import RepetitionView
 from costwatch.api.schema import SchemaView
 from costwatch.api.sources import SourcesView
 
@@ -29,6 +30,7 @@ urlpatterns = [
     path("ingest-keys", IngestKeysView.as_view(), name="api-ingest-keys"),
     path("ingest-keys/<int:key_id>", IngestKeyView.as_view(), name="api-ingest-key"),
     path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
+    path("repetition", RepetitionView.as_view(), name="api-repetition"),
     path("schema", SchemaView.as_view(), name="api-schema"),
     path("sources", SourcesView.as_view(), name="api-sources"),
 ]

@@ -33,6 +33,7 @@ LATENCIES = tuple(field.name for field in fields(Latencies))
 MEASURES = tuple(LatencyHour.Measure(name.removesuffix("_ns")).value for name in LATENCIES)
 _REPEATED = QUANTITIES.index("repeated_device_ns")  # the one column that has gaps
 HOUR_MICROS = 3_600_000_000
+_TEXTS = ("response_id", "user", "session", "request_hash", "prefix_hashes")  # as in spans.COLUMNS
 _SAFE_SUM = 2**62  # sums of 64 bits that stay below this are exact
 
 Sums = dict[str, list[list[Any]]]
@@ -92,11 +93,12 @@ def span_lines(organization_id: int, alike: Alike) -> list[str]:
         [row.start_unix_ns % 1000 for row in rows],
         _durations_ns(alike),
         *(column for column in numbers if column is not None),
-        *(_texts(said.get(name), len(rows)) for name in ("response_id", "user", "session")),
+        *(_texts(said.get(name), len(rows)) for name in _TEXTS),
         [as_json(known.raw_tags) for known in alike.known],
     )
     marks = "\t".join("\\N" if column is None else "%d" for column in numbers)
-    line = f"{organization_id}\t%s\t%s\t%s\t%s\tf\t%d\t\\\\x%s\t\\\\x%s\t%d\t%d\t{marks}\t%s\t%s\t%s\t%s\n"
+    texts = "\t".join(["%s"] * len(_TEXTS))
+    line = f"{organization_id}\t%s\t%s\t%s\t%s\tf\t%d\t\\\\x%s\t\\\\x%s\t%d\t%d\t{marks}\t{texts}\t%s\n"
     return list(map(line.__mod__, zip(*own, strict=True)))
 
 

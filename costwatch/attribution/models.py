@@ -251,6 +251,7 @@ class Span(models.Model):
     device_ns_alone = models.BigIntegerField(null=True)
     energy_uj = models.BigIntegerField(null=True)
     prefix_repeated_tokens = models.BigIntegerField(null=True)
+    prompt_bytes = models.BigIntegerField(null=True)
     span_key = models.UUIDField()  # from (trace id, span id)
     parent_key = models.UUIDField(null=True)
     call_id = models.UUIDField(
@@ -263,6 +264,8 @@ class Span(models.Model):
     response_id = models.TextField(null=True)
     end_user = models.TextField(null=True)
     session = models.TextField(null=True)
+    request_hash = models.TextField(null=True)  # keyed, as the next: see collectors/fingerprints.py
+    prefix_hashes = models.TextField(null=True)
     tags = models.JSONField(null=True)  # a link's; and an observation's that do not fit its profile
 
     class Meta:

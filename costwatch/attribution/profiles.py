@@ -40,13 +40,23 @@ _TIMES_AND_DEVICE = (
     "device_ns_alone",
     "energy_uj",
     "prefix_repeated_tokens",
+    "prompt_bytes",
 )
 # Columns of Span that hold an observation's own numbers, in order, and how they are read from it.
 NUMBERS = (*_USAGE, *_TIMES_AND_DEVICE)
 numbers_of = attrgetter(*(f"usage.{name}" for name in _USAGE), *_TIMES_AND_DEVICE)
 
 _OF_THE_SPAN = frozenset(
-    {"trace_id", "span_id", "parent_span_id", "start_unix_ns", "end_unix_ns", "response_id"}
+    {
+        "trace_id",
+        "span_id",
+        "parent_span_id",
+        "start_unix_ns",
+        "end_unix_ns",
+        "response_id",
+        "request_hash",
+        "prefix_hashes",
+    }
 )
 _NESTED = frozenset({"tags", "resource_tags", "usage"})
 _COMMON = tuple(

@@ -39,7 +39,7 @@ from costwatch.attribution.profiles import NUMBERS, Known, numbers_of, said_tags
 NO_TAGS = Tags()
 _DAY_MICROS = 86_400_000_000
 _OWN = ("trace_id", "span_id", "start_rest_ns", "duration_ns")
-_TEXTS = ("response_id", "end_user", "session")
+_TEXTS = ("response_id", "end_user", "session", "request_hash", "prefix_hashes")
 _COLUMNS = (
     "organization_id",
     "started_at",
@@ -325,7 +325,7 @@ def _line(organization_id: int, row: SpanRow) -> str:
         + f"\t{row.known.profile_id}\t\\\\x{seen.trace_id.hex()}\t\\\\x{seen.span_id.hex()}"
         + f"\t{seen.start_unix_ns % 1000}\t{seen.end_unix_ns - seen.start_unix_ns}\t{numbers}"
         + f"\t{text(seen.response_id)}\t{text(seen.tags.user)}\t{text(seen.tags.session)}"
-        + f"\t{as_json(row.known.raw_tags)}\n"
+        + f"\t{text(seen.request_hash)}\t{text(seen.prefix_hashes)}\t{as_json(row.known.raw_tags)}\n"
     )
 
 
@@ -339,7 +339,7 @@ def _row(columns: Sequence[Any]) -> SpanRow:
     span_key, parent_key, call_id, wraps, started_at, profile_id, *rest = columns
     trace_id, span_id, start_rest_ns, duration_ns = rest[: len(_OWN)]
     numbers = rest[len(_OWN) : len(_OWN) + len(NUMBERS)]
-    response_id, user, session, tags = rest[len(_OWN) + len(NUMBERS) :]
+    response_id, user, session, *hashes, tags = rest[len(_OWN) + len(NUMBERS) :]
     begun_micros = micros_of(started_at)
     row = SpanRow(
         span_key.bytes,
@@ -364,6 +364,8 @@ def _row(columns: Sequence[Any]) -> SpanRow:
         start_unix_ns=start_unix_ns,
         end_unix_ns=start_unix_ns + duration_ns,
         response_id=response_id or "",
+        request_hash=hashes[0] or "",
+        prefix_hashes=hashes[1] or "",
     )
     row.key_id = profiles.key_of(profile_id)
     row.tags = row.observation.tags

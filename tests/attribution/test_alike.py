@@ -47,6 +47,10 @@ MORE: dict[str, Any] = {
     "costwatch.device_ns": st.integers(0, 10**15),
     "costwatch.request_repeated": st.booleans(),
     "error.type": st.just("timeout"),
+    "costwatch.request_hash": st.sampled_from(["0123456789abcdef", "f" * 16]),
+    "costwatch.prefix_hashes": st.sampled_from(["ABCD_-12", "ABCD_-12" * 20]),
+    "costwatch.prompt_bytes": st.integers(0, 5000),
+    "costwatch.request_deterministic": st.booleans(),
 }
 
 
