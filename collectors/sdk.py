@@ -112,7 +112,7 @@ def configure(
         target = find_target(endpoint, key)
         tags = tag_attributes(team=team, feature=feature, customer=customer)
         resource = _resource(tags, service_name, environment, resource_attributes or {})
-        sender = _sender(target)
+        sender = sender_to(target)
         spans = _batches(target, sender)
         tracers = _tracer_provider(resource, tags, spans)
         meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
@@ -206,7 +206,7 @@ def _ingest_key(target: Target) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-def _sender(target: Target) -> Sender | None:
+def sender_to(target: Target) -> Sender | None:
     """What keeps and sends telemetry for this receiver and key; None, with a warning, where no disk takes it."""
     headers = target.headers or _environment_headers()
     urls = {"traces": target.traces_url, "metrics": target.metrics_url}
@@ -273,6 +273,15 @@ def _batches(target: Target, sender: Sender | None) -> SpanProcessor:
     )
 
 
+def metric_exporter(target: Target, sender: Sender | None) -> MetricExporter:
+    """By way of the sender's outbox where there is one, else straight to the receiver."""
+    if sender is not None:
+        return MetricsToOutbox(sender)
+    return OTLPMetricExporter(
+        target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
+    )
+
+
 def _meter_provider(
     target: Target, resource: Resource, sender: Sender | None, *, is_for_all: bool
 ) -> MeterProvider:
@@ -283,16 +292,8 @@ def _meter_provider(
     provider = metrics.get_meter_provider()
     if isinstance(provider, MeterProvider):
         return provider
-    exporter: MetricExporter = (
-        OTLPMetricExporter(
-            target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
-        )
-        if sender is None
-        else MetricsToOutbox(sender)
-    )
-    provider = MeterProvider(
-        resource=resource, metric_readers=[PeriodicExportingMetricReader(exporter)]
-    )
+    reader = PeriodicExportingMetricReader(metric_exporter(target, sender))
+    provider = MeterProvider(resource=resource, metric_readers=[reader])
     if is_for_all:
         metrics.set_meter_provider(provider)
     return provider

@@ -53,6 +53,8 @@ def main() -> None:
             with under_load.connect() as connection:
                 stored.prefill(connection, options.prefill)
         rounds = [_round(under_load, peer, options) for _ in range(options.rounds)]
+        with under_load.connect() as connection:
+            stored.forget_own(connection)
         half = statistics.median(one.burst.visible for one in rounds) / 2
         paced = load.pace(under_load, half, options.paced_seconds, options.senders)
         _print_head(options)

@@ -33,6 +33,12 @@ def bytes_per_call(connection: psycopg.Connection) -> tuple[float, float]:
     return by_table["attribution_entry"] / calls[0], by_table["attribution_span"] / calls[0]
 
 
+def forget_own(connection: psycopg.Connection) -> None:
+    """Drop what the benchmark wrote for itself, so that Postgres does not tidy it up under the next measure."""
+    connection.execute("DROP TABLE IF EXISTS bare, bound")
+    connection.execute("CHECKPOINT")
+
+
 def prefill(connection: psycopg.Connection, calls: int) -> None:
     """Let the ledger hold so many calls: copies of those that are in it, each with an id of its own."""
     row = connection.execute("SELECT count(*) FROM attribution_entry").fetchone()

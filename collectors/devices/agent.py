@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from opentelemetry.exporter.otlp.proto.http import Compression
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics.export import MetricExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
@@ -19,7 +17,7 @@ from collectors.devices.cpu import CpuDevices
 from collectors.devices.metrics import encode
 from collectors.devices.nvml import NvmlDevices
 from collectors.devices.samples import AllDevices, Devices
-from collectors.sdk import ConfigurationError, Target, find_target
+from collectors.sdk import ConfigurationError, find_target, metric_exporter, sender_to
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from error
     stop = _told_to_stop()
     devices = Announced(AllDevices(NvmlDevices(), CpuDevices()))
-    exporter = _exporter(target)
+    exporter = metric_exporter(target, sender_to(target))
     send_until(stop, devices, exporter, resource(), options.interval)
     exporter.shutdown()
 
@@ -66,12 +64,6 @@ def resource() -> Resource:
     """Which machine this is. OTEL_RESOURCE_ATTRIBUTES knows better: in a container, the node's name."""
     ours = {semconv.SERVICE_NAME: "costwatch-devices", semconv.HOST_NAME: socket.gethostname()}
     return Resource.create(ours).merge(OTELResourceDetector().detect())
-
-
-def _exporter(target: Target) -> MetricExporter:
-    return OTLPMetricExporter(
-        target.metrics_url, headers=dict(target.headers) or None, compression=Compression.Gzip
-    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

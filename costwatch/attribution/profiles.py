@@ -69,6 +69,7 @@ _OF_SOURCE = {"team": "team_tag", "feature": "feature", "customer": "customer"}
 _common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource_tags")
 
 _CACHE_LIMIT = 50_000
+_ALIKE_LIMIT = 10_000  # of a key; each keeps a prototype
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,7 +153,7 @@ def known_alike(key: IngestKey, sheet: Sheet) -> list[Known]:
     found = _alike.setdefault((key.pk, key.environment), {})
     customers = sheet["customer"]
     kinds = [(row.prototype, customer) for row, customer in zip(sheet.rows, customers, strict=True)]
-    if len(found) + len(kinds) > _CACHE_LIMIT:
+    if len(found) > _ALIKE_LIMIT:
         found.clear()
     for kind, row in zip(kinds, sheet.rows, strict=True):
         if kind not in found:

@@ -54,6 +54,7 @@ def serve(address: str) -> None:
     Raises CannotListen.
     """
     server = listening(address)
+    doors.ready_process()
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -32,8 +32,8 @@ class Loopback:
 
 
 @contextmanager
-def running() -> Iterator[Loopback]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+def running(port: int = 0) -> Iterator[Loopback]:
+    server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.daemon_threads = True
     server.seen = Loopback(f"http://127.0.0.1:{server.server_address[1]}")  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

@@ -253,8 +253,9 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "collectors.run", "devices", *arguments]
 
 
-def environment() -> dict[str, str]:
-    return {name: v for name, v in os.environ.items() if not name.startswith(("OTEL_", "COSTW"))}
+def environment(outbox: Path) -> dict[str, str]:
+    clean = {name: v for name, v in os.environ.items() if not name.startswith(("OTEL_", "COSTW"))}
+    return {**clean, "COSTWATCH_OUTBOX": str(outbox)}
 
 
 @pytest.mark.parametrize(
@@ -266,10 +267,10 @@ def environment() -> dict[str, str]:
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_is_sampled(
-    arguments: list[str], said: str
+    arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        command(*arguments), env=environment(), capture_output=True, text=True, check=False
+        command(*arguments), env=environment(tmp_path), capture_output=True, text=True, check=False
     )
     assert done.returncode != 0
     assert said in done.stderr
@@ -278,13 +279,13 @@ def test_what_cannot_be_done_is_said_before_anything_is_sampled(
 
 @pytest.mark.parametrize("start", [["collectors.run", "devices"], ["collectors.devices"]])
 def test_the_agent_says_what_it_samples_and_sends_until_it_is_told_to_stop(
-    start: list[str],
+    start: list[str], tmp_path: Path
 ) -> None:
     with running() as loopback:
         target = ["--endpoint", loopback.url, "--key", "cwk_test", "--interval", "3600"]
         with subprocess.Popen(
             [sys.executable, "-m", *start, *target],
-            env=environment(),
+            env=environment(tmp_path),
             stderr=subprocess.PIPE,
             text=True,
         ) as agent:
@@ -298,3 +299,29 @@ def test_the_agent_says_what_it_samples_and_sends_until_it_is_told_to_stop(
     tables = [table(body) for _, _, body in loopback.telemetry]
     assert len(tables) == 2
     assert all(("system.cpu.time", "s", COUNTER) in found for found in tables)
+
+
+def test_what_was_sampled_while_the_receiver_was_away_is_sent_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    with running() as loopback:
+        port = int(loopback.url.rpartition(":")[2])
+    kept = environment(tmp_path)
+    run_for_two_readings(port, kept)
+    assert any(tmp_path.rglob("*")), "what could not be sent waits on disk"
+    with running(port) as loopback:
+        run_for_two_readings(port, kept)
+    assert len([path for path, _, _ in loopback.telemetry if path == "/v1/metrics"]) == 4
+
+
+def run_for_two_readings(port: int, environ: dict[str, str]) -> None:
+    """The first one and, told to stop, the last one."""
+    target = ["--endpoint", f"http://127.0.0.1:{port}", "--key", "cwk_test", "--interval", "3600"]
+    with subprocess.Popen(
+        command(*target), env=environ, stderr=subprocess.PIPE, text=True
+    ) as agent:
+        assert agent.stderr is not None
+        while "sampling cpu" not in agent.stderr.readline():
+            assert agent.poll() is None
+        agent.send_signal(signal.SIGTERM)
+        assert agent.wait(30) == 0
