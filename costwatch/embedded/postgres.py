@@ -41,12 +41,15 @@ _UNPRIVILEGED = "nobody"
 # Where that user can reach, for a checkout or data folder that it cannot, as under /root.
 _REACHABLE = Path("/var/lib/costwatch")
 
+_MIB = 2**20
+
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "60",
-    "shared_buffers": "256MB",
-    "max_wal_size": "1GB",
+    # Ids are random: each call touches any page of its day's indexes, which is written whole once after a checkpoint.
+    "shared_buffers": f"{min(2048, max(128, psutil.virtual_memory().total // _MIB // 12))}MB",
+    "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
     "jit": "off",  # compiling costs more than our queries take
     "timezone": "UTC",
