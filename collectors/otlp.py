@@ -14,8 +14,10 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any, Protocol, TypeVar
 
 from backports import zstd
@@ -23,7 +25,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
@@ -247,7 +249,9 @@ class _Place:
     __slots__ = ("key", "resource", "resource_tags", "scope")
 
     def __init__(self, resource_bytes: bytes, scope_bytes: bytes) -> None:
-        self.key = (resource_bytes, scope_bytes)
+        # Prototypes keep it, and resources may be long.
+        size = len(scope_bytes).to_bytes(8)
+        self.key = blake2b(size + scope_bytes + resource_bytes, digest_size=16).digest()
         found, tags = read_resource(Resource.FromString(resource_bytes).attributes)
         self.resource, self.resource_tags = found, own_tags(tags)
         self.scope = scope_of(InstrumentationScope.FromString(scope_bytes).name)
@@ -265,7 +269,7 @@ class _Spans:
             self._take(body, place)
         except DecodeError:
             # The other spans of the body are good ones.
-            self._refused["span that is no protobuf, or nested too deeply"] += 1
+            self._refused["span that is no protobuf"] += 1
 
     def _take(self, body: bytes, place: _Place) -> None:
         span = wire.Span.FromString(body)
@@ -296,7 +300,7 @@ class _Spans:
         self, body: bytes, bare: SpanLink, place: _Place
     ) -> tuple[SpanLink, Observation | None, Scope]:
         """Take a span attribute by attribute; returns what it was taken for, and who spoke."""
-        span = Span.FromString(body)
+        span = _parsed(body)
         found, tags = read_span(span.attributes)
         link = replace(bare, tags=own_tags(tags))
         is_call = is_about_a_call(found)
@@ -341,8 +345,33 @@ class _Spans:
         return len(self._found) + self._refused.total()
 
 
-def _failed(status: bytes) -> bool:
-    return bool(status) and Status.FromString(status).code == Status.STATUS_CODE_ERROR
+def _failed(statuses: Sequence[bytes]) -> bool:
+    """What protobuf says of a status in pieces: it is their concatenation."""
+    if not statuses:
+        return False
+    return bool(wire.Status.FromString(b"".join(statuses)).code == Status.STATUS_CODE_ERROR)
+
+
+def _parsed(body: bytes) -> Span:
+    """The span, without what cannot be read in it: a prompt cut in the middle of a character loses no call."""
+    try:
+        return Span.FromString(body)
+    except DecodeError:
+        lean = wire.Span.FromString(body)
+    span = Span(
+        trace_id=lean.trace_id,
+        span_id=lean.span_id,
+        parent_span_id=lean.parent_span_id,
+        kind=lean.kind,
+        start_time_unix_nano=lean.start_time_unix_nano,
+        end_time_unix_nano=lean.end_time_unix_nano,
+    )
+    if _failed(lean.status):
+        span.status.code = Status.STATUS_CODE_ERROR
+    for attribute in lean.attributes:
+        with suppress(DecodeError):
+            span.attributes.append(KeyValue.FromString(attribute))
+    return span
 
 
 def _what_is_wrong(

@@ -21,8 +21,9 @@ _MESSAGES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
         ("start_time_unix_nano", 7, _FIXED64, False),
         ("end_time_unix_nano", 8, _FIXED64, False),
         ("attributes", 9, _BYTES, True),
-        ("status", 15, _BYTES, False),
+        ("status", 15, _BYTES, True),  # singular; but who sends it in pieces has them put together
     ),
+    "Status": (("code", 3, _Field.TYPE_INT32, False),),
     "ScopeSpans": (("scope", 1, _BYTES, False), ("spans", 2, _BYTES, True)),
     "ResourceSpans": (("resource", 1, _BYTES, False), ("scope_spans", 2, "ScopeSpans", True)),
     "ExportTraceServiceRequest": (("resource_spans", 1, "ResourceSpans", True),),
@@ -60,4 +61,5 @@ def _classes() -> dict[str, Any]:
 
 _made = _classes()
 ExportTraceServiceRequest, Span = _made["ExportTraceServiceRequest"], _made["Span"]
+Status = _made["Status"]
 ExportLogsServiceRequest = _made["ExportLogsServiceRequest"]

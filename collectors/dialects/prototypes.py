@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from collectors.dialects import litellm, table
@@ -109,10 +110,7 @@ class _Alone(Exception):
 
 
 def parts_of(attributes: Iterable[bytes]) -> Parts | None:
-    """The parts of a span; None where it has to be read by itself.
-
-    Raises google.protobuf.message.DecodeError.
-    """
+    """The parts of a span; None where it has to be read by itself."""
     common: list[int] = []
     names: list[str] = []
     values: list[Any] = []
@@ -143,6 +141,8 @@ def _look_at(attribute: bytes) -> _Said:
     if len(attribute) < 2 or attribute[0] != _FIRST_FIELD or attribute[1] > _ONE_BYTE:
         raise _Alone
     end = 2 + attribute[1]
+    if not _is_one_pair(attribute, end):
+        raise _Alone
     sort = _SORTS.get(attribute[2:end])
     if sort is not None and sort.is_own:
         return _own(attribute, end, sort)
@@ -153,14 +153,34 @@ def _look_at(attribute: bytes) -> _Said:
     return _remember(attribute, 0 if sort is None else next(_numbers))
 
 
+def _is_one_pair(attribute: bytes, end: int) -> bool:
+    """Whether a value follows the name, and nothing follows the value: so a parser finds no other name in it.
+
+    end   of the name.
+    """
+    if end >= len(attribute) or attribute[end] != _SECOND_FIELD:
+        return end == len(attribute)
+    if len(attribute) - end - 2 <= _ONE_BYTE:
+        return end + 1 < len(attribute) and attribute[end + 1] == len(attribute) - end - 2
+    size = 0
+    for place, byte in enumerate(attribute[end + 1 : end + 6]):
+        size |= (byte & _ONE_BYTE) << 7 * place
+        if byte <= _ONE_BYTE:
+            return end + 2 + place + size == len(attribute)
+    return False
+
+
 def _own(attribute: bytes, end: int, sort: _Sort) -> tuple[str, Any]:
     """A value of the span's own; None is no value. end: of the attribute's name."""
     value = None
     if sort.read is text:
         value = _short_text(attribute, end)
     if value is None:
-        value = sort.read(KeyValue.FromString(attribute).value)
-        if value is not None and sort.read is integer:
+        try:
+            value = sort.read(KeyValue.FromString(attribute).value)
+        except DecodeError:
+            raise _Alone from None  # half a character, say: the rest of the span counts
+        if value is not None and sort.read is integer and len(attribute) <= _MAX_COMMON_BYTES:
             return _remember(attribute, (sort.meaning, value))
     if sort.meaning == "response_id" and (value or "").startswith(litellm.PACKED_ID):
         raise _Alone

@@ -28,7 +28,7 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.utils import timezone
 from google.protobuf.message import Message
 from kombu.exceptions import OperationalError as BrokerError
@@ -105,12 +105,13 @@ def refusal(error: Exception) -> Refused:
     """What the sender is told of an error; the log is told what the sender need not know."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, OperationalError | InterfaceError):
-        # The sender keeps the body and comes again; nothing of it was written.
+    if isinstance(error, OperationalError | InterfaceError | IntegrityError):
+        # The sender keeps the body and comes again; nothing of it was written. Who writes the same at the same time
+        # as another meets a constraint, and not the second time.
         logger.warning("a body was refused, the database said: %s", error)
         return Refused(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "the database cannot be reached; send it again",
+            "the database cannot take it now; send it again",
             retry_seconds=_RETRY_SECONDS,
         )
     # A defect of ours, or a body that the tables cannot hold: sending it again will not help.

@@ -80,10 +80,14 @@ def _outcomes(kept: Iterable[Kept], settled: Settled) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     for one in kept:
         outcomes["token metric: sent before"] += one.again
+        outcomes[_TOO_MANY] += one.too_many
         for point in one.fresh:
             where = (point.time_unix_ns // HOUR_NS, one.stream.pk)
             outcomes[f"token metric: {_outcome(where, settled)}"] += 1
     return +outcomes
+
+
+_TOO_MANY = f"token metric: not counted, more than {token_streams.MOST_POINTS:,} points of a series in an hour"
 
 
 def _outcome(where: tuple[int, int], settled: Settled) -> str:

@@ -10,6 +10,7 @@ A row and its profile together say exactly what the span said.
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -69,7 +70,10 @@ _OF_SOURCE = {"team": "team_tag", "feature": "feature", "customer": "customer"}
 _common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource_tags")
 
 _CACHE_LIMIT = 50_000
-_ALIKE_LIMIT = 10_000  # of a key; each keeps a prototype
+_ALIKE_LIMIT = 10_000  # each keeps a prototype
+_PROFILES_ARE_FRESH_SECONDS = 60.0
+
+_Kind = tuple[tuple[int, str], Prototype, str | None]  # key and its environment, customer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +100,9 @@ class _Common:
 
 _known: dict[tuple[int, tuple[Any, ...]], Known] = {}
 _read: dict[int, _Common] = {}
-# By key and its environment: prototypes and customers that were seen.
-_alike: dict[tuple[int, str], dict[tuple[Prototype, str | None], Known]] = {}
-# By organization: the newest profile that was looked at, and what was found.
-_several: dict[int, tuple[int, frozenset[tuple[str, str]]]] = {}
+_alike: dict[_Kind, Known] = {}
+# By organization: the newest profile that was looked at, when, and what was found.
+_several: dict[int, tuple[int, float, frozenset[tuple[str, str]]]] = {}
 
 
 def known(key: IngestKey, observation: Observation) -> Known:
@@ -150,15 +153,21 @@ def in_environment(key: IngestKey, observation: Observation) -> Observation:
 
 def known_alike(key: IngestKey, sheet: Sheet) -> list[Known]:
     """What is known of each row of a sheet. Rows of one prototype differ in nothing that a profile says."""
-    found = _alike.setdefault((key.pk, key.environment), {})
-    customers = sheet["customer"]
-    kinds = [(row.prototype, customer) for row, customer in zip(sheet.rows, customers, strict=True)]
-    if len(found) > _ALIKE_LIMIT:
-        found.clear()
+    global _alike
+    of_key = (key.pk, key.environment)
+    kinds = [
+        (of_key, row.prototype, customer)
+        for row, customer in zip(sheet.rows, sheet["customer"], strict=True)
+    ]
+    # Other threads share what is remembered, and may begin it anew at any moment.
+    here: dict[_Kind, Known] = {}
     for kind, row in zip(kinds, sheet.rows, strict=True):
-        if kind not in found:
-            found[kind] = known(key, in_environment(key, row.observation()))
-    return [found[kind] for kind in kinds]
+        if kind not in here:
+            here[kind] = _alike.get(kind) or known(key, in_environment(key, row.observation()))
+    if len(_alike) + len(here) > _ALIKE_LIMIT:
+        _alike = {}
+    _alike.update(here)
+    return [here[kind] for kind in kinds]
 
 
 def _facts(common: Sequence[Any]) -> dict[str, Any]:
@@ -181,23 +190,33 @@ def _said(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def load(profile_ids: Iterable[int]) -> None:
-    """Read these profiles, so that rebuilt can be asked."""
+    """Read these profiles at once, before rebuilt is asked for each."""
+    global _read
     if len(_read) >= _CACHE_LIMIT:
-        _read.clear()
+        _read = {}
     missing = [pk for pk in set(profile_ids) if pk not in _read]
     for profile in Profile.objects.filter(pk__in=missing) if missing else ():
-        facts = dict(profile.facts)
-        tags = Tags(**facts.pop("tags", {}))
-        known = {name: facts[name] for name in _COMMON if name in facts}
-        known["resource_tags"] = Tags(**facts.get("resource_tags", {}))
-        known["vantage"] = Vantage(known["vantage"])
-        known["provenance"] = Provenance(known.get("provenance", Provenance.ABSENT))
-        _read[profile.pk] = _Common(profile.key_id, known, tags)
+        _read[profile.pk] = _common_in(profile)
+
+
+def _common_in(profile: Profile) -> _Common:
+    facts = dict(profile.facts)
+    tags = Tags(**facts.pop("tags", {}))
+    known = {name: facts[name] for name in _COMMON if name in facts}
+    known["resource_tags"] = Tags(**facts.get("resource_tags", {}))
+    known["vantage"] = Vantage(known["vantage"])
+    known["provenance"] = Provenance(known.get("provenance", Provenance.ABSENT))
+    return _Common(profile.key_id, known, tags)
+
+
+def _common_of_id(profile_id: int) -> _Common:
+    """As it was loaded; another thread may have begun the memory anew since."""
+    return _read.get(profile_id) or _common_in(Profile.objects.get(pk=profile_id))
 
 
 def key_of(profile_id: int) -> int:
-    """The id of the ingest key that a loaded profile came with."""
-    return _read[profile_id].key_id
+    """The id of the ingest key that a profile came with."""
+    return _common_of_id(profile_id).key_id
 
 
 def rebuilt(
@@ -209,7 +228,7 @@ def rebuilt(
     raw_tags   what the profile does not say: who asked, and tags that it calls OTHER.
     own        what the span alone says: ids, times, response id.
     """
-    common = _read[profile_id]
+    common = _common_of_id(profile_id)
     usage = Usage(*numbers[: len(_USAGE)])
     rest: dict[str, Any] = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
     tags = replace(common.tags, **raw_tags)
@@ -221,8 +240,9 @@ def watched_by_several(organization_id: int) -> frozenset[tuple[str, str]]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT max(id) FROM attribution_profile")
         newest = cursor.fetchone()[0] or 0
-    known_until, several = _several.get(organization_id, (0, frozenset()))
-    if known_until == newest:
+    known_until, looked_at, several = _several.get(organization_id, (0, 0.0, frozenset()))
+    # Now and then in any case: a profile may become visible after one with a larger id.
+    if known_until == newest and time.monotonic() - looked_at < _PROFILES_ARE_FRESH_SECONDS:
         return several
     kinds: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for facts in Profile.objects.filter(organization_id=organization_id).values_list(
@@ -232,7 +252,7 @@ def watched_by_several(organization_id: int) -> frozenset[tuple[str, str]]:
             service = (facts.get("service_name", ""), facts.get("environment", ""))
             kinds[service].add((facts["dialect"], facts["vantage"]))
     several = frozenset(service for service, seen in kinds.items() if len(seen) > 1)
-    _several[organization_id] = (newest, several)
+    _several[organization_id] = (newest, time.monotonic(), several)
     return several
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from collectors.observation import Meter, TokenPoint
@@ -29,6 +29,7 @@ from costwatch.attribution.token_models import SpannedHour, TokenHour, TokenStre
 from costwatch.domain.allocation import HOUR_NS
 
 _DAY_NS = 24 * HOUR_NS
+MOST_POINTS = 10_000  # of one delta series in an hour; each body that adds one writes them all
 _AROUND = """
 SELECT stream_id, hour, numbers FROM attribution_tokenhour
  WHERE stream_id = ANY(%(streams)s) AND hour BETWEEN %(first)s AND %(last)s
@@ -44,7 +45,7 @@ SELECT near.* FROM unnest(%(streams)s::bigint[]) AS wanted (id) CROSS JOIN LATER
 # The newest of them stays: what is counted next is counted from there.
 _FORGET = """
 DELETE FROM attribution_tokenhour AS old
- WHERE hour < %(edge)s AND EXISTS (
+ WHERE organization_id = %(organization_id)s AND hour < %(edge)s AND EXISTS (
        SELECT FROM attribution_tokenhour AS newer
         WHERE newer.stream_id = old.stream_id AND newer.hour > old.hour AND newer.hour < %(edge)s)
 """
@@ -57,6 +58,7 @@ class Kept:
     stream: TokenStream
     fresh: Sequence[TokenPoint]  # those that say something new
     again: int
+    too_many: int  # beyond MOST_POINTS
     hours: frozenset[int]  # since 1970, of the fresh ones
 
 
@@ -174,39 +176,81 @@ def _held(
 
 def _merge(stream: TokenStream, points: Sequence[TokenPoint], held: dict[int, TokenHour]) -> Kept:
     """Take points into a stream's hours; `held` holds the hours afterwards."""
-    fresh = []
+    fresh, again = [], 0
+    said: dict[int, _Readings | _Points] = {}
     for point in points:
         changed = False
         for hour in _hours(point):
-            row = held.get(hour) or TokenHour(
-                organization_id=stream.organization_id,
-                stream=stream,
-                hour=datetime_of_hour(hour),
-                numbers=[],
-            )
-            numbers = _with(row.numbers, point)
-            changed = changed or numbers != row.numbers
-            row.numbers = numbers
-            held[hour] = row
+            if hour not in said:
+                said[hour] = _said(stream, held[hour].numbers if hour in held else ())
+            changed = said[hour].add(point) or changed
         if changed:
             fresh.append(point)
+        else:
+            again += any(said[hour].holds(point) for hour in _hours(point))
     hours = frozenset(hour for point in fresh for hour in _hours(point))
-    return Kept(stream, fresh, len(points) - len(fresh), hours)
+    for hour in hours:
+        row = held.setdefault(hour, _empty(stream, hour))
+        row.numbers = [number for one in said[hour].rows() for number in one]
+    return Kept(stream, fresh, again, len(points) - len(fresh) - again, hours)
 
 
-def _with(numbers: Sequence[int], point: TokenPoint) -> list[int]:
-    """TokenHour.numbers with this point among them."""
-    if point.is_cumulative:
+def _empty(stream: TokenStream, hour: int) -> TokenHour:
+    return TokenHour(
+        organization_id=stream.organization_id,
+        stream=stream,
+        hour=datetime_of_hour(hour),
+        numbers=[],
+    )
+
+
+class _Readings:
+    """What an hour keeps of a cumulative series."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._readings = gaps.readings(numbers)
+
+    def add(self, point: TokenPoint) -> bool:
+        """Whether it says something new."""
         reading = Reading(point.time_unix_ns, point.tokens, point.calls)
-        return _flat(gaps.first_and_last([*gaps.readings(numbers), reading]))
-    seen = {one[:2]: one for one in gaps.points(numbers)}
-    one = Segment(point.start_unix_ns, point.time_unix_ns, point.tokens, point.calls)
-    seen[one[:2]] = max(one, seen.get(one[:2], one))
-    return _flat(sorted(seen.values()))
+        before, self._readings = (
+            self._readings,
+            gaps.first_and_last([*self._readings, reading]),
+        )
+        return before != self._readings
+
+    def holds(self, point: TokenPoint) -> bool:
+        """Whether what a point says is in what is kept."""
+        return True
+
+    def rows(self) -> Sequence[Sequence[int]]:
+        return self._readings
 
 
-def _flat(rows: Iterable[Sequence[int]]) -> list[int]:
-    return [number for row in rows for number in row]
+class _Points:
+    """What an hour keeps of a delta series: MOST_POINTS at most, who sends more exports too often."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._points = {one[:2]: one for one in gaps.points(numbers)}
+
+    def add(self, point: TokenPoint) -> bool:
+        """Whether it says something new."""
+        one = Segment(point.start_unix_ns, point.time_unix_ns, point.tokens, point.calls)
+        before = self._points.get(one[:2])
+        if before is None and len(self._points) >= MOST_POINTS:
+            return False
+        self._points[one[:2]] = one if before is None else max(one, before)
+        return self._points[one[:2]] != before
+
+    def holds(self, point: TokenPoint) -> bool:
+        return (point.start_unix_ns, point.time_unix_ns) in self._points
+
+    def rows(self) -> Sequence[Sequence[int]]:
+        return sorted(self._points.values())
+
+
+def _said(stream: TokenStream, numbers: Sequence[int]) -> _Readings | _Points:
+    return _Readings(numbers) if stream.is_cumulative else _Points(numbers)
 
 
 def _write(kept: Iterable[Kept], held: _Held) -> None:
@@ -290,7 +334,15 @@ def settled_before() -> datetime:
 def forget_old() -> None:
     """Delete what told of settled hours. What is counted of them stays."""
     edge = settled_before() - timedelta(days=1)  # a segment may reach into the hours before
-    with connection.cursor() as cursor:
-        cursor.execute(_FORGET, {"edge": edge})
-    TokenStream.objects.filter(last_hour__lt=edge).delete()
+    organizations = TokenStream.objects.order_by().values_list("organization_id", flat=True)
+    for organization_id in organizations.distinct():
+        _forget_old(organization_id, edge)
     SpannedHour.objects.filter(hour__lt=edge).delete()
+
+
+def _forget_old(organization_id: int, edge: datetime) -> None:
+    """Under ingest's lock: a stream that was silent for long may speak again at this moment."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [organization_id])
+        cursor.execute(_FORGET, {"edge": edge, "organization_id": organization_id})
+        TokenStream.objects.filter(organization_id=organization_id, last_hour__lt=edge).delete()

@@ -16,6 +16,7 @@ from costwatch.attribution.gaps import USE_COLUMNS
 from costwatch.attribution.models import IngestHour, UsageHour
 from costwatch.attribution.rollups import add_batches
 from costwatch.attribution.token_models import MetricUse, SpannedHour, TokenHour
+from costwatch.attribution.token_streams import MOST_POINTS
 from tests.attribution.points import MINUTE, delta, token_point
 from tests.factories import NOON, OrganizationFactory, body, ingest_key, observation
 
@@ -79,6 +80,16 @@ def test_a_delta_sent_again_adds_nothing(key: IngestKey) -> None:
     send(key, one)
     send(key, one, delta(NOON + MINUTE, NOON + 2 * MINUTE, 100, 1))
     assert used(key) == {"calls": 4, "input_tokens": 400}
+
+
+def test_a_series_that_is_exported_too_often_is_cut_off_and_that_is_said(key: IngestKey) -> None:
+    begun = [NOON + timedelta(milliseconds=number) for number in range(MOST_POINTS + 50)]
+    outcomes = send(key, *(delta(at, at + timedelta(milliseconds=1), 1, 1) for at in begun))
+    assert used(key) == {"calls": MOST_POINTS, "input_tokens": MOST_POINTS}
+    assert outcomes == {
+        "token metric: counted": MOST_POINTS,
+        "token metric: not counted, more than 10,000 points of a series in an hour": 50,
+    }
 
 
 def test_two_processes_without_a_name_may_count_at_the_same_time(key: IngestKey) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from collectors.dialects import prototypes
 from collectors.metrics import decode_metrics
 from collectors.observation import Refusal
 from collectors.otlp import (
@@ -31,6 +32,7 @@ from tests.collectors.bodies import (
     NOON_NS,
     PROTOBUF,
     decoded,
+    key_values,
     request,
     span,
     span_id,
@@ -258,7 +260,7 @@ def field(number: int, content: bytes) -> bytes:
     return bytes([number << 3 | 2]) + size + content
 
 
-def test_a_span_that_is_nested_too_deeply_is_refused_alone() -> None:
+def test_a_value_that_is_nested_too_deeply_is_left_out_and_the_call_counts() -> None:
     deep, good = span(CALL, number=1), span(CALL, number=2)
     deep.status.code = 2  # of a failed call everything is read
     value = field(1, b"deep")
@@ -267,8 +269,51 @@ def test_a_span_that_is_nested_too_deeply_is_refused_alone() -> None:
     deep_bytes = deep.SerializeToString() + field(9, field(1, b"deep") + field(2, value))
     body = field(1, field(2, field(2, deep_bytes) + field(2, good.SerializeToString())))
     found = decode_traces(body, content_type=PROTOBUF)
-    assert [seen.span_id for seen in found.observations] == [span_id(2)]
-    assert found.refusals == [Refusal("span that is no protobuf, or nested too deeply", 1)]
+    assert [seen.span_id for seen in found.observations] == [span_id(1), span_id(2)]
+    assert [seen.usage for seen in found.observations] == [found.observations[1].usage] * 2
+    assert found.refusals == []
+
+
+def body_of(*spans: bytes) -> bytes:
+    return field(1, field(2, b"".join(field(2, one) for one in spans)))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_half_a_character_in_a_text_loses_no_call_whatever_was_seen_before(fails: bool) -> None:
+    whole = span(CALL, number=1)
+    whole.status.code = 2 if fails else 0
+    [prompt, person] = [
+        field(9, one.SerializeToString().replace(b"cafe", b"caf\xc3"))
+        for one in key_values({"gen_ai.prompt": "cafe", "user.id": "cafe"})
+    ]
+    body = body_of(whole.SerializeToString() + prompt + person)
+    prototypes.forget()
+    for _ in range(3):
+        [seen] = decode_traces(body, content_type=PROTOBUF).observations
+        assert (seen.usage.input_tokens, seen.tags.user, bool(seen.error_type)) == (10, None, fails)
+
+
+def test_an_attribute_with_two_names_teaches_nothing_about_the_next_span() -> None:
+    [team, other] = key_values({"costwatch.team": "evil", "x": "y"})
+    named = b"\x0a\x01x" + team.SerializeToString()
+    clean = field(9, other.SerializeToString())
+    prototypes.forget()
+    for tail in (field(9, named), clean, clean):
+        decoded_now = decode_traces(
+            body_of(span(CALL).SerializeToString() + tail), content_type=PROTOBUF
+        )
+    assert decoded_now.observations[0].tags.team is None
+
+
+def test_a_status_in_pieces_is_one_status_and_teaches_nothing_about_the_next_span() -> None:
+    pieces = field(15, bytes([3 << 3, 2])) + field(15, field(2, b"why"))
+    prototypes.forget()
+    bodies = [span(CALL).SerializeToString() + tail for tail in (pieces, b"", b"")]
+    seen = [
+        decode_traces(body_of(one), content_type=PROTOBUF).observations[0].error_type
+        for one in bodies
+    ]
+    assert seen == ["error", "", ""]
 
 
 @pytest.mark.parametrize("depth", [60, 300, 2_000, 100_000])
