@@ -115,9 +115,17 @@ class Coverage:
     uncovered: Mapping[str, str]
     plain: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def plain_clients(self) -> str:
+        """Those of plain with their versions, for people; whoever uses requests may never have heard of urllib3."""
+        return ", ".join(
+            f"{name} {version}{' (requests)' if name == 'urllib3' else ''}"
+            for name, version in self.plain.items()
+        )
+
     def __str__(self) -> str:
         covered = ", ".join(f"{name} by {by}" for name, by in self.covered.items()) or "no library"
-        plain = ", ".join(f"{name} {version}" for name, version in self.plain.items()) or "none"
+        plain = self.plain_clients or "none"
         uncovered = "; ".join(f"{name} ({why})" for name, why in self.uncovered.items())
         return f"covers {covered}; plain calls of {plain}" + (
             f"; does not cover {uncovered}" if uncovered else ""

@@ -52,8 +52,9 @@ def describe(configured: Configured) -> list[str]:
     lines = [f"sends to {configured.target.traces_url}" + (f" for team {team}" if team else "")]
     lines += [f"covers {library} by {by}" for library, by in coverage.covered.items()]
     if coverage.plain:
-        clients = ", ".join(f"{name} {version}" for name, version in coverage.plain.items())
-        lines.append(f"covers plain calls of {clients} to the providers' known paths")
+        lines.append(
+            f"covers plain calls of {coverage.plain_clients} to the providers' known paths"
+        )
     lines += [f"does not cover {name}: {why}" for name, why in coverage.uncovered.items()]
     lines.append(f"does not cover {transport.NOT_WATCHED}: nothing reads them")
     return lines

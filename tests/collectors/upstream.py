@@ -7,6 +7,7 @@ breaks the connection in mid-answer, "failing-…" sends an error in its stream.
 import gzip
 import itertools
 import json
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -221,8 +222,11 @@ def _reply_to(path: str) -> Callable[[dict[str, Any], int], Reply]:
     return next((reply for ending, reply in replies.items() if path.endswith(ending)), _chat)
 
 
+RUN = secrets.token_hex(6)  # providers never give an id twice
+
+
 def _chat(asked: dict[str, Any], number: int) -> Reply:
-    response_id = f"chatcmpl-{number:024d}"
+    response_id = f"chatcmpl-{RUN}{number:012d}"
     usage = {
         "prompt_tokens": 100 + number,
         "completion_tokens": 20 + number,
@@ -255,7 +259,7 @@ def _chat(asked: dict[str, Any], number: int) -> Reply:
 
 
 def _responses(asked: dict[str, Any], number: int) -> Reply:
-    response_id = f"resp_{number:032d}"
+    response_id = f"resp_{RUN}{number:020d}"
     text = {"type": "output_text", "text": "Paris.", "annotations": []}
     whole = {
         "id": response_id,
@@ -300,7 +304,7 @@ def _embeddings(asked: dict[str, Any], number: int) -> Reply:
 
 
 def _anthropic(asked: dict[str, Any], number: int) -> Reply:
-    response_id = f"msg_{number:024d}"
+    response_id = f"msg_{RUN}{number:012d}"
     cached = {"cache_read_input_tokens": 40, "cache_creation_input_tokens": 10}
     message = {
         "id": response_id,
@@ -337,7 +341,7 @@ def _anthropic(asked: dict[str, Any], number: int) -> Reply:
 
 
 def _google(asked: dict[str, Any], number: int) -> Reply:
-    response_id = f"gemini-response-{number:08d}"
+    response_id = f"gemini-response-{RUN}{number:08d}"
     part = {"content": {"role": "model", "parts": [{"text": "Paris."}]}, "index": 0}
     usage = {
         "promptTokenCount": 90 + number,
