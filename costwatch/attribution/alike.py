@@ -26,13 +26,14 @@ from costwatch.attribution.identity import call_ids, group_of_response, group_of
 from costwatch.attribution.merge import Latencies, Quantities
 from costwatch.attribution.models import LatencyHour
 from costwatch.attribution.profiles import NUMBERS, Known
+from costwatch.domain.allocation import HOUR_NS
 from costwatch.domain.latency import buckets_of
 
 QUANTITIES = tuple(field.name for field in fields(Quantities))
 LATENCIES = tuple(field.name for field in fields(Latencies))
 MEASURES = tuple(LatencyHour.Measure(name.removesuffix("_ns")).value for name in LATENCIES)
 _REPEATED = QUANTITIES.index("repeated_device_ns")  # the one column that has gaps
-HOUR_MICROS = 3_600_000_000
+HOUR_MICROS = HOUR_NS // 1000
 _TEXTS = ("response_id", "user", "session", "request_hash", "prefix_hashes")  # as in spans.COLUMNS
 _SAFE_SUM = 2**62  # sums of 64 bits that stay below this are exact
 
@@ -51,6 +52,8 @@ class Alike:
     parents: Sequence[bytes | None]
     groups: Sequence[bytes]
     begun_micros: Sequence[int]
+    moments: Sequence[str]  # the same as Postgres reads them
+    durations_ns: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -64,6 +67,7 @@ def written(key: IngestKey, sheet: Sheet) -> Alike:
         span_keys((row.trace_id, row.parent_span_id) for row in rows if row.parent_span_id)
     )
     said = sheet.columns.get("response_id")
+    begun_micros = [row.start_unix_ns // 1000 for row in rows]
     return Alike(
         sheet,
         key.pk,
@@ -71,7 +75,9 @@ def written(key: IngestKey, sheet: Sheet) -> Alike:
         keys,
         [next(above) if row.parent_span_id else None for row in rows],
         list(map(group_of_response, said) if said else map(group_of_span, keys)),
-        [row.start_unix_ns // 1000 for row in rows],
+        begun_micros,
+        _moments(begun_micros),
+        [row.end_unix_ns - row.start_unix_ns for row in rows],
     )
 
 
@@ -83,7 +89,7 @@ def span_lines(organization_id: int, alike: Alike) -> list[str]:
     rows, said = alike.sheet.rows, alike.sheet.columns
     numbers = [said.get(name) for name in NUMBERS]
     own = (
-        _moments(alike.begun_micros),
+        alike.moments,
         map(bytes.hex, alike.keys),
         [parent.hex() if parent else "\\N" for parent in alike.parents],
         map(bytes.hex, alike.groups),
@@ -91,7 +97,7 @@ def span_lines(organization_id: int, alike: Alike) -> list[str]:
         [row.trace_id.hex() for row in rows],
         [row.span_id.hex() for row in rows],
         [row.start_unix_ns % 1000 for row in rows],
-        _durations_ns(alike),
+        alike.durations_ns,
         *(column for column in numbers if column is not None),
         *(_texts(said.get(name), len(rows)) for name in _TEXTS),
         [as_json(known.raw_tags) for known in alike.known],
@@ -107,7 +113,7 @@ def entry_lines(alike: Alike) -> list[str]:
     counted = _counted(alike)
     own = (
         map(bytes.hex, call_ids(alike.groups, alike.begun_micros)),
-        _moments(alike.begun_micros),
+        alike.moments,
         [f"{known.source_id}\t{known.offering_id}\t{known.failed}" for known in alike.known],
         *(column for column in counted if column is not None),
     )
@@ -119,9 +125,9 @@ def entry_lines(alike: Alike) -> list[str]:
     return [text.replace("None", "\\N") for text in lines]
 
 
-def _moments(begun_micros: Sequence[int]) -> Iterable[str]:
+def _moments(begun_micros: Sequence[int]) -> list[str]:
     """As Postgres reads them."""
-    found: Iterable[str] = np.datetime_as_string(
+    found: list[str] = np.datetime_as_string(
         np.array(begun_micros, "datetime64[us]"), timezone="UTC"
     ).tolist()
     return found
@@ -136,10 +142,6 @@ def _texts(column: Sequence[str] | None, length: int) -> Iterable[str]:
     return [said.replace("\\", "\\\\") for said in column]
 
 
-def _durations_ns(alike: Alike) -> list[int]:
-    return [row.end_unix_ns - row.start_unix_ns for row in alike.sheet.rows]
-
-
 def _counted(alike: Alike) -> list[Sequence[int | None] | None]:
     """The columns of QUANTITIES and LATENCIES; None: nobody says it."""
     said = alike.sheet.columns
@@ -150,7 +152,7 @@ def _counted(alike: Alike) -> list[Sequence[int | None] | None]:
     return [
         *(said.get(name) for name in QUANTITIES[:-1]),
         repeated,
-        _durations_ns(alike),
+        alike.durations_ns,
         *(said.get(name) for name in LATENCIES[1:]),
     ]
 

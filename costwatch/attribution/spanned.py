@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from django.db import connection, transaction
 
 from collectors.observation import Observation
+from costwatch.attribution.alike import HOUR_MICROS
 from costwatch.attribution.gaps import model_key
 from costwatch.attribution.spans import Rows
 from costwatch.domain.allocation import HOUR_NS
 
 _LONGEST_HOURS = 24  # a call that seems to take longer has a wrong clock
-_HOUR_MICROS = HOUR_NS // 1000
 _CACHE_LIMIT = 100_000
 _KEEP = """
 INSERT INTO attribution_spannedhour (organization_id, hour, service_name, environment, model, vantage)
@@ -48,7 +48,7 @@ _kept: set[Kind] = set()
 def kinds(rows: Rows) -> dict[Kind, Observation]:
     """One span of each kind of call and hours that is not known to be kept. A wrapper is no call."""
     places = {
-        (known.profile_id, begun_micros // _HOUR_MICROS, ended_unix_ns // HOUR_NS): place
+        (known.profile_id, begun_micros // HOUR_MICROS, ended_unix_ns // HOUR_NS): place
         for place, (known, begun_micros, ended_unix_ns) in enumerate(
             zip(rows.known, rows.begun_micros, rows.ended_unix_ns, strict=True)
         )
