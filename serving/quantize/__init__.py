@@ -1,0 +1,4 @@
+"""Weights in fewer bits: less to read for every token, so more tokens a second where reading is the limit.
+
+int8, int4, fp8   a scheme a file: what a weight becomes, and back (plain torch, the reference for every kernel)
+"""
