@@ -1,6 +1,6 @@
 """Values as text for Postgres: what COPY and arrays read, which spares an object per value.
 
-Ids are 16 bytes and moments microseconds since 1970 on this side.
+Ids are 16 bytes and moments microseconds since 1970 on this side; hours are since 1970, too.
 """
 
 from __future__ import annotations
@@ -51,6 +51,14 @@ def micros_of(at: datetime) -> int:
 
 def datetime_of(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
+
+
+def datetime_of_hour(hour: int) -> datetime:
+    return _EPOCH + timedelta(hours=hour)
+
+
+def hours_of(at: datetime) -> int:
+    return (at - _EPOCH) // timedelta(hours=1)
 
 
 def line(values: tuple[object, ...]) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from collectors.dialects.sheets import without_sheets
@@ -30,13 +30,10 @@ from costwatch.attribution import capacity, family, ledger, metric_use, partitio
 from costwatch.attribution.family import Told
 from costwatch.attribution.health import count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
+from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import merge
 from costwatch.attribution.spans import Rows
 
-# Who waits too long for the others is told to come again, instead of holding a thread and a connection.
-_LOCK = """
-SET LOCAL lock_timeout = %s; SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)
-"""
 _FUTURE = timedelta(hours=1)  # a clock may be wrong, but not by more
 
 
@@ -65,8 +62,9 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
     wanted, text, draft = rows.wanted(), "".join(rows.lines), ledger.draft(rows)
     kinds = spanned.kinds(rows)
     partitions.ensure_days(rows.days())
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_LOCK, [f"{settings.OTLP_WAIT_SECONDS}s", key.organization_id])
+    with transaction.atomic():
+        # Who waits too long for the others is told to come again, instead of holding a thread and a connection.
+        lock_ingest(key.organization_id, wait_seconds=settings.OTLP_WAIT_SECONDS)
         new = spans.keep(rows, wanted, text)
         refusals += capacity.count(key.organization_id, kept.device_times)
         alone, told = family.affected(new)

@@ -22,10 +22,11 @@ from django.db.models import Q, QuerySet, Sum
 from collectors.observation import Observation, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import gaps, spanned, token_streams
+from costwatch.attribution.copying import datetime_of_hour, hours_of
 from costwatch.attribution.gaps import USE_COLUMNS, InForce, Place, Stream, Use, model_key
 from costwatch.attribution.models import Batch, Offering
 from costwatch.attribution.rollups import USAGE_COLUMNS
-from costwatch.attribution.spanned import Kind, Spanned, datetime_of_hour, hour_of
+from costwatch.attribution.spanned import Kind, Spanned
 from costwatch.attribution.token_models import MetricUse, SpannedHour, TokenStream
 from costwatch.attribution.token_streams import Kept, load
 from costwatch.domain.allocation import HOUR_NS
@@ -140,7 +141,7 @@ class _Run:
         self.organization_id = organization_id
         self.first, self.last = first, last
         self.settled = settled
-        self.earliest = hour_of(token_streams.settled_before())
+        self.earliest = hours_of(token_streams.settled_before())
 
     def settle(self, touched: Collection[TokenStream], new: Sequence[Spanned]) -> None:
         claims_changed = False
@@ -196,7 +197,7 @@ class _Run:
         for moment, service, environment, model, seen_from in spans.values_list(
             "hour", "service_name", "environment", "model", "vantage"
         ):
-            hour = hour_of(moment)
+            hour = hours_of(moment)
             better.services.add((hour, service, environment))
             better.models.add((hour, model))
             if seen_from == Vantage.SERVER:
@@ -256,7 +257,7 @@ class _Run:
         )
         net: dict[Place, tuple[int, ...]] = {}
         for process, moment, source, offering, *use in sums:
-            net[process, hour_of(moment), source, offering] = tuple(map(int, use))
+            net[process, hours_of(moment), source, offering] = tuple(map(int, use))
         for row in pending:
             if first <= row.hour <= last:
                 now = net.get(row[:4], _NOTHING)

@@ -7,7 +7,6 @@ keep        keeps it, and says what of it is new
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from django.db import connection, transaction
 
 from collectors.observation import Observation
 from costwatch.attribution.alike import HOUR_MICROS
+from costwatch.attribution.copying import datetime_of_hour, hours_of
 from costwatch.attribution.gaps import model_key
 from costwatch.attribution.spans import Rows
 from costwatch.domain.allocation import HOUR_NS
@@ -75,7 +75,7 @@ def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanne
     }
     with connection.cursor() as cursor:
         cursor.execute(_KEEP, columns)
-        return [Spanned(hour_of(hour), *rest) for hour, *rest in cursor.fetchall()]
+        return [Spanned(hours_of(hour), *rest) for hour, *rest in cursor.fetchall()]
 
 
 def _rows(kind: Kind, seen: Observation) -> Iterable[Spanned]:
@@ -95,14 +95,6 @@ def _remember(found: Collection[Kind]) -> None:
     if len(_kept) >= _CACHE_LIMIT:
         _kept.clear()
     _kept.update(found)
-
-
-def datetime_of_hour(hour: int) -> datetime:
-    return datetime.fromtimestamp(hour * 3600, UTC)
-
-
-def hour_of(moment: datetime) -> int:
-    return int(moment.timestamp()) // 3600
 
 
 def forget() -> None:

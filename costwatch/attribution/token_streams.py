@@ -21,10 +21,11 @@ from django.utils import timezone
 from collectors.observation import Meter, TokenPoint
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import gaps
+from costwatch.attribution.copying import datetime_of_hour, hours_of
 from costwatch.attribution.dimensions import offering_id, source_id
 from costwatch.attribution.gaps import Reading, Segment, Stream, model_key
+from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import OfferingFacts, SourceFacts
-from costwatch.attribution.spanned import datetime_of_hour, hour_of
 from costwatch.attribution.token_models import SpannedHour, TokenHour, TokenStream
 from costwatch.domain.allocation import HOUR_NS
 
@@ -170,7 +171,7 @@ def _held(
         hour__in=[datetime_of_hour(hour) for hour in hours],
     )
     for row in found:
-        held[row.stream_id][hour_of(row.hour)] = row
+        held[row.stream_id][hours_of(row.hour)] = row
     return held
 
 
@@ -343,6 +344,6 @@ def forget_old() -> None:
 def _forget_old(organization_id: int, edge: datetime) -> None:
     """Under ingest's lock: a stream that was silent for long may speak again at this moment."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('ingest'), %s)", [organization_id])
+        lock_ingest(organization_id)
         cursor.execute(_FORGET, {"edge": edge, "organization_id": organization_id})
         TokenStream.objects.filter(organization_id=organization_id, last_hour__lt=edge).delete()

@@ -14,6 +14,7 @@ from hypothesis.extra.django import TestCase
 from collectors.observation import Decoded, Meter, Observation, TokenPoint, Vantage
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import dimensions, ingest, partitions, profiles, spanned
+from costwatch.attribution.copying import hours_of
 from costwatch.attribution.models import Entry, UsageHour
 from costwatch.attribution.rollups import add_batches
 from costwatch.attribution.token_models import MetricUse
@@ -183,7 +184,7 @@ def counted(key: IngestKey) -> Sums:
         .annotate(*(Sum(name) for name in ("calls", "input_tokens", "output_tokens")))
     )
     return {
-        (spanned.hour_of(hour), service, model): [int(n) for n in sums]
+        (hours_of(hour), service, model): [int(n) for n in sums]
         for hour, service, model, *sums in rows
         if any(sums)
     }
