@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from costwatch.api.scope import OrganizationView
-from costwatch.attribution import content, queries
+from costwatch.attribution import calls, content
 
 
 class PartSerializer(serializers.Serializer[Any]):
@@ -40,7 +40,7 @@ class CallContentView(OrganizationView):
         responses=inline_serializer("CallContent", {"results": ContentSerializer(many=True)}),
     )
     def get(self, request: Request, call_id: UUID) -> Response:
-        detail = queries.call(self.organization, call_id)
+        detail = calls.detail(self.organization, call_id)
         if detail is None:
             raise NotFound(f"no call {call_id}")
         assert self.membership is not None, "IsMember let somebody in without a membership"

@@ -21,8 +21,8 @@ from costwatch.api.parameters import (
     whole_number,
 )
 from costwatch.api.scope import OrganizationView
-from costwatch.attribution import queries
-from costwatch.attribution.queries import BadCursor, Call
+from costwatch.attribution import calls
+from costwatch.attribution.calls import MAX_CALLS, BadCursor, Call
 from costwatch.pricing.cost import CallCost, cost_of_calls
 
 
@@ -84,9 +84,7 @@ class CallsView(OrganizationView):
             OpenApiParameter("model", str, description="The model that answered, exactly."),
             OpenApiParameter("feature", str, description="Exactly."),
             OpenApiParameter("cursor", str, description="next_cursor of the page before."),
-            OpenApiParameter(
-                "limit", int, description=f"1 to {queries.MAX_CALLS}; 100 without it."
-            ),
+            OpenApiParameter("limit", int, description=f"1 to {MAX_CALLS}; 100 without it."),
         ],
         responses=inline_serializer(
             "CallsPage",
@@ -101,7 +99,7 @@ class CallsView(OrganizationView):
     def get(self, request: Request) -> Response:
         organization = self.organization
         try:
-            page = queries.calls(
+            page = calls.page(
                 organization,
                 period_of(request, organization),
                 team_ids=team_ids_from(request, organization),
@@ -109,7 +107,7 @@ class CallsView(OrganizationView):
                 model=request.query_params.get("model", ""),
                 feature=request.query_params.get("feature", ""),
                 cursor=request.query_params.get("cursor", ""),
-                limit=whole_number(request, "limit", default=100, most=queries.MAX_CALLS),
+                limit=whole_number(request, "limit", default=100, most=MAX_CALLS),
             )
         except BadCursor as error:
             raise ValidationError({"cursor": [str(error)]}) from None

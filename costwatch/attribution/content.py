@@ -270,7 +270,7 @@ def _storable(text: str) -> str:
 def of_observations(
     organization: Organization, observations: Iterable[Mapping[str, Any]]
 ) -> list[tuple[Mapping[str, Any], list[StoredPart]]]:
-    """The observations of a call (queries.CallDetail) that have content, with it, in their order.
+    """The observations of a call (calls.CallDetail) that have content, with it, in their order.
 
     Looked for are the first MOST_SHOWN of them.
     """

@@ -5,28 +5,32 @@
     Profile, Span         what was seen: observations of calls, and the links between spans (partitioned by day)
     Content               what was asked and answered, where the organization stores it (partitioned by day)
     Batch, Entry          the ledger: append-only, signed, partitioned by day
-    UsageHour, LatencyHour, CapacityHour   rollups: what pages, API and budgets read
-    DeviceStream          how far each device's time has been counted
-    TokenStream, TokenHour, SpannedHour, MetricUse   what metrics say where no spans are sent (token_models.py)
-    IngestHour, LagHour   what was taken and what was refused, and how late
+    hour_models.py        rollups: an hour's sums, which pages, API and budgets read
+    token_models.py       what metrics say where no spans are sent
 
 Span and Entry are written by ingest.py with COPY, the rollups by rollups.py in SQL; everybody reads them through
-queries.py.
+queries.py and calls.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
 from django.utils import timezone
 
 from costwatch.accounts.models import IngestKey, Organization, Team
-from costwatch.attribution.token_models import MetricUse as MetricUse  # Django looks for them here
+
+# Django looks for all of them here.
+from costwatch.attribution.hour_models import CapacityHour as CapacityHour
+from costwatch.attribution.hour_models import DeviceStream as DeviceStream
+from costwatch.attribution.hour_models import IngestHour as IngestHour
+from costwatch.attribution.hour_models import LagHour as LagHour
+from costwatch.attribution.hour_models import LatencyHour as LatencyHour
+from costwatch.attribution.hour_models import UsageHour as UsageHour
+from costwatch.attribution.hour_models import WholeNumberField as WholeNumberField  # of migrations
+from costwatch.attribution.token_models import MetricUse as MetricUse
 from costwatch.attribution.token_models import SpannedHour as SpannedHour
 from costwatch.attribution.token_models import TokenHour as TokenHour
 from costwatch.attribution.token_models import TokenStream as TokenStream
@@ -39,28 +43,6 @@ TOKEN_METERS = (
     "cache_write_input_tokens",
     "output_tokens",
 )
-
-
-if TYPE_CHECKING:
-    _IntegerField = models.Field[int, int]
-else:
-    _IntegerField = models.Field
-
-
-class WholeNumberField(_IntegerField):
-    """A whole number of up to 38 digits: a sum that no number of calls, however absurd each, can overflow."""
-
-    def db_type(self, connection: BaseDatabaseWrapper) -> str:
-        return "numeric(38, 0)"
-
-    def from_db_value(
-        self, value: Decimal | None, expression: object, connection: BaseDatabaseWrapper
-    ) -> int | None:
-        return None if value is None else int(value)
-
-    def to_python(self, value: Any) -> int | None:
-        return None if value is None else int(value)
-
 
 SOURCE_TAGS = ("service_name", "environment", "team_tag", "feature", "customer")
 
@@ -381,157 +363,3 @@ class Entry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.call_id} r{self.revision} {self.sign:+d}"
-
-
-class UsageHour(models.Model):
-    """An hour's sums of ledger entries per source and offering."""
-
-    pk = models.CompositePrimaryKey("organization", "hour", "source", "offering")
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
-    hour = models.DateTimeField()
-    source = models.ForeignKey(Source, on_delete=models.CASCADE, db_index=False)
-    offering = models.ForeignKey(Offering, on_delete=models.CASCADE, db_index=False)
-    calls = models.BigIntegerField()
-    failed_calls = models.BigIntegerField()
-    unknown_usage_calls = models.BigIntegerField()
-    contradicted_calls = models.BigIntegerField()
-    input_tokens = WholeNumberField()
-    cache_read_input_tokens = WholeNumberField()
-    cache_write_input_tokens = WholeNumberField()
-    output_tokens = WholeNumberField()
-    reasoning_output_tokens = WholeNumberField()
-    device_ns = WholeNumberField()
-    device_ns_marginal = WholeNumberField()
-    device_ns_alone = WholeNumberField()
-    energy_uj = WholeNumberField()
-    prefix_repeated_tokens = WholeNumberField()
-    repeated_device_ns = WholeNumberField()
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.calls} calls"
-
-
-class LatencyHour(models.Model):
-    """An hour's latencies per source and offering, as a sparse logarithmic histogram (domain/latency.py)."""
-
-    class Measure(models.TextChoices):
-        DURATION = "duration"
-        TIME_TO_FIRST_TOKEN = "time_to_first_token"
-        TIME_PER_OUTPUT_TOKEN = "time_per_output_token"
-        QUEUE = "queue"
-
-    pk = models.CompositePrimaryKey(
-        "organization", "hour", "source", "offering", "measure", "bucket"
-    )
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
-    hour = models.DateTimeField()
-    source = models.ForeignKey(Source, on_delete=models.CASCADE, db_index=False)
-    offering = models.ForeignKey(Offering, on_delete=models.CASCADE, db_index=False)
-    measure = models.CharField(max_length=24, choices=Measure.choices)
-    bucket = models.SmallIntegerField()
-    calls = models.BigIntegerField()
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(
-                    measure__in=[
-                        "duration",
-                        "time_to_first_token",
-                        "time_per_output_token",
-                        "queue",
-                    ]
-                ),
-                name="latency_measure",
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.measure} {self.bucket}: {self.calls}"
-
-
-class DeviceStream(models.Model):
-    """How far one process's clock of one device has been counted into CapacityHour."""
-
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE)
-    service_name = models.CharField(max_length=255)
-    instance_id = models.CharField(max_length=255)  # one process; a restart is a new stream
-    device_id = models.CharField(max_length=255)
-    device_type = models.CharField(max_length=255)
-    started_unix_ns = models.BigIntegerField()
-    counted_unix_ns = models.BigIntegerField()
-    attributed_ns = models.BigIntegerField()
-    unattributed_ns = models.BigIntegerField()
-    idle_ns = models.BigIntegerField()
-
-    class Meta:
-        constraints = [
-            models.UniqueConstraint(
-                fields=["organization", "instance_id", "device_id", "started_unix_ns"],
-                name="device_stream_unique",
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.device_id} of {self.service_name}"
-
-
-class CapacityHour(models.Model):
-    """A device's wall-clock time in an hour. attributed + unattributed + idle is the wall time, to the nanosecond."""
-
-    pk = models.CompositePrimaryKey("organization", "hour", "device_id", "device_type")
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
-    hour = models.DateTimeField()
-    device_id = models.CharField(max_length=255)
-    device_type = models.CharField(max_length=255)
-    wall_ns = models.BigIntegerField()
-    attributed_ns = models.BigIntegerField()
-    unattributed_ns = models.BigIntegerField()
-    idle_ns = models.BigIntegerField()
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(wall_ns=F("attributed_ns") + F("unattributed_ns") + F("idle_ns")),
-                name="capacity_conserved",
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.device_id}"
-
-
-class IngestHour(models.Model):
-    """What one key sent in an hour, by what became of it: counted, duplicate, link, wrapper, refused and why."""
-
-    pk = models.CompositePrimaryKey("organization", "hour", "key", "outcome")
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
-    hour = models.DateTimeField()
-    key = models.ForeignKey(IngestKey, on_delete=models.CASCADE, db_index=False)
-    outcome = models.CharField(max_length=255)
-    items = models.BigIntegerField()
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.outcome}: {self.items}"
-
-
-class LagHour(models.Model):
-    """How late what one key sent in an hour was. Sums and the longest, in milliseconds; a clock ahead makes zero.
-
-    Of each body with new calls counts the one that ended first: it waited longest, in the sender's queue and on the
-    way. Added is what changed a sum and is in the rollups by now.
-    """
-
-    pk = models.CompositePrimaryKey("organization", "hour", "key")
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
-    hour = models.DateTimeField()
-    key = models.ForeignKey(IngestKey, on_delete=models.CASCADE, db_index=False)
-    bodies = models.BigIntegerField(default=0)
-    arrival_ms = models.BigIntegerField(default=0)  # from a call's end until it was received
-    longest_arrival_ms = models.BigIntegerField(default=0)
-    added_bodies = models.BigIntegerField(default=0)
-    adding_ms = models.BigIntegerField(default=0)  # from then until it was in the rollups
-    longest_adding_ms = models.BigIntegerField(default=0)
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.bodies} bodies"

@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from collectors.contents import Part, SpanContent
 from collectors.otlp import PROTOBUF
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution import content, doors, ingest, queries, tasks
+from costwatch.attribution import calls, content, doors, ingest, tasks
 from costwatch.attribution.content import MOST_PARTS, StoredPart, bounded
 from costwatch.attribution.models import Content, Entry
 from tests.collectors.bodies import decoded, request, span
@@ -296,7 +296,7 @@ def wait_for_a_lock(waiting: threading.Thread) -> None:
 
 def observed(organization: Organization) -> list[dict[str, Any]]:
     [entry] = Entry.objects.filter(organization=organization)
-    detail = queries.call(organization, entry.call_id)
+    detail = calls.detail(organization, entry.call_id)
     assert detail is not None
     return detail.observations
 

@@ -14,7 +14,7 @@ from django.urls import reverse
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from costwatch.accounts.models import AuditEvent, Membership, Organization, Team, User
-from costwatch.attribution import content, queries
+from costwatch.attribution import calls, content
 from costwatch.attribution.content import MOST_BYTES
 from costwatch.attribution.models import Content, Entry
 from tests.attribution.test_content import PROMPT, said_at, send
@@ -206,4 +206,4 @@ def test_saving_deletes_what_is_past(
     with eight_days_on, django_capture_on_commit_callbacks(execute=True):
         choose(owner_client, **typed)
     assert not Content.objects.exists()
-    assert queries.call(organization, call_id) is not None
+    assert calls.detail(organization, call_id) is not None

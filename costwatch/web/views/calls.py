@@ -13,8 +13,8 @@ from django.utils.cache import add_never_cache_headers
 from django.views.decorators.http import require_GET
 
 from costwatch.accounts.teams import team_subtree
-from costwatch.attribution import content, queries
-from costwatch.attribution.queries import BadCursor, Call, CallPage
+from costwatch.attribution import calls, content
+from costwatch.attribution.calls import BadCursor, Call, CallPage
 from costwatch.pricing.cost import CallCost, cost_of_calls
 from costwatch.web.forms import CallsForm
 from costwatch.web.scope import Scope, show
@@ -81,7 +81,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
 def _page(scope: Scope, form: CallsForm, cursor: str) -> CallPage:
     team = form.cleaned_data["team"]
     try:
-        return queries.calls(
+        return calls.page(
             scope.organization,
             form.period,
             team_ids=team_subtree(team) if team else None,
@@ -102,7 +102,7 @@ def _priced(scope: Scope, calls: list[Call]) -> list[Priced]:
 
 @require_GET
 def call(request: HttpRequest, scope: Scope, call_id: UUID) -> HttpResponse:
-    detail = queries.call(scope.organization, call_id)
+    detail = calls.detail(scope.organization, call_id)
     if detail is None:
         raise Http404(f"no call {call_id}")
     [priced] = _priced(scope, [detail.call])
