@@ -22,11 +22,13 @@ class IngestSerializer(serializers.Serializer[Any]):
         help_text="observation, link, wrapper, duplicate, or: refused, and why"
     )
     items = serializers.IntegerField(help_text="spans")
+    example = serializers.CharField(help_text="the id of one of them; empty where none is kept")
 
 
 class SaidSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     items = serializers.IntegerField()
+    example = serializers.CharField(help_text="the id of one of them; empty where none is kept")
 
 
 class WaitSerializer(serializers.Serializer[Any]):
@@ -65,6 +67,9 @@ class KeyHealthSerializer(serializers.Serializer[Any]):
     duplicates = serializers.IntegerField(help_text="spans that had been sent before")
     refused = SaidSerializer(many=True)
     contradictions = SaidSerializer(many=True)
+    repeated_ids = SaidSerializer(
+        many=True, help_text="calls merged into others, since their response ids were the same"
+    )
     dropped = SaidSerializer(many=True)
     held_up = SaidSerializer(many=True)
     overflowed = SaidSerializer(many=True, help_text="tags with too many values")

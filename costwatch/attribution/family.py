@@ -30,6 +30,7 @@ from costwatch.attribution.identity import (
     reach_micros,
 )
 from costwatch.attribution.merge import Seen
+from costwatch.attribution.repeats import further_calls
 from costwatch.attribution.spans import NO_TAGS, READ, Kept, Rows, SpanRow, read
 
 # Searched beyond reach, so that a call's second view does not make it search again.
@@ -88,6 +89,14 @@ class Told:
     joined: Collection[bytes]  # groups that its views were in before
     seen: Sequence[Seen]
     inherited: Sequence[Tags]  # tags of the spans around it, nearest first
+    repeats: int = 0  # further calls that seem to carry its id (repeats.py)
+    new_repeats: int = 0  # of these, since the spans at hand came
+
+    @property
+    def response_id(self) -> str:
+        return next(
+            (one.observation.response_id for one in self.seen if one.observation.response_id), ""
+        )
 
 
 def affected(kept: Kept) -> tuple[Sequence[int], list[Told]]:
@@ -107,7 +116,8 @@ def affected(kept: Kept) -> tuple[Sequence[int], list[Told]]:
     family.mark_wrappers()
     if watched:
         touched |= family.join_twins([rows.row(place) for place in watched])
-    return alone, family.told(touched)
+    fresh = {rows.keys[place] for place in related}
+    return alone, family.told(touched, fresh)
 
 
 def _is_counted(rows: Rows, place: int) -> bool:
@@ -328,12 +338,40 @@ class _Family:
             changed |= {row.span_key for row in self.rows.values() if row.group == new}
         return changed
 
-    def told(self, keys: Collection[bytes]) -> list[Told]:
-        """The calls that these spans speak of."""
+    def told(self, keys: Collection[bytes], fresh: Collection[bytes] = ()) -> list[Told]:
+        """The calls that these spans speak of. fresh: those that came just now."""
         return [
-            Told(group, self._left.get(group, ()), _seen(call), self._tags_around(call))
+            Told(
+                group,
+                self._left.get(group, ()),
+                _seen(call),
+                self._tags_around(call),
+                *self._repeats(call, fresh),
+            )
             for group, call in self._calls(keys)
         ]
+
+    def _repeats(self, call: Sequence[SpanRow], fresh: Collection[bytes]) -> tuple[int, int]:
+        """How many further calls seem to carry a call's id, and how many of them did not before the fresh ones came."""
+        parts = [
+            Part(row.span_key, row.observation)
+            for row in call
+            if row.observation is not None and row.observation.response_id and not row.wraps
+        ]
+        if len(parts) < 2:
+            return 0, 0
+        found = further_calls(parts, self._are_related)
+        before = [part for part in parts if part.span_key not in fresh]
+        return found, max(0, found - further_calls(before, self._are_related)) if found else 0
+
+    def _are_related(self, one: Part, other: Part) -> bool:
+        """Whether one of two spans is around the other."""
+        if one.observation.trace_id != other.observation.trace_id:
+            return False
+        return self._is_above(one, other) or self._is_above(other, one)
+
+    def _is_above(self, outer: Part, inner: Part) -> bool:
+        return any(row.span_key == outer.span_key for row in self.above(self.rows[inner.span_key]))
 
     def _tags_around(self, rows: Sequence[SpanRow]) -> list[Tags]:
         """Tags of the spans around a call's counted observations, nearest first."""

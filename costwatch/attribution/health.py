@@ -8,12 +8,17 @@ from django.utils import timezone
 
 from costwatch.accounts.models import IngestKey
 
+# Outcomes that are told of spans beside another one, which counts them.
+TOO_MANY_VALUES = "too many values of "
+REPEATED_ID = "repeated id: with another model or other counts"
+BESIDE_OTHERS = (TOO_MANY_VALUES, REPEATED_ID)  # how they begin
+
 _ADD = """
-INSERT INTO attribution_ingesthour (organization_id, hour, key_id, outcome, items)
-SELECT %(organization_id)s, date_trunc('hour', %(now)s::timestamptz, 'UTC'), %(key_id)s, outcome, items
-  FROM unnest(%(outcomes)s::text[], %(items)s::bigint[]) AS said (outcome, items)
+INSERT INTO attribution_ingesthour AS hour (organization_id, hour, key_id, outcome, items, example)
+SELECT %(organization_id)s, date_trunc('hour', %(now)s::timestamptz, 'UTC'), %(key_id)s, outcome, items, example
+  FROM unnest(%(outcomes)s::text[], %(items)s::bigint[], %(examples)s::text[]) AS said (outcome, items, example)
 ON CONFLICT (organization_id, hour, key_id, outcome)
-DO UPDATE SET items = attribution_ingesthour.items + excluded.items
+DO UPDATE SET items = hour.items + excluded.items, example = coalesce(nullif(excluded.example, ''), hour.example)
 """
 _ADD_LAG = """
 INSERT INTO attribution_laghour AS lag (organization_id, hour, key_id, bodies, arrival_ms, longest_arrival_ms,
@@ -37,10 +42,16 @@ ON CONFLICT (organization_id, hour, key_id) DO UPDATE SET
 """
 
 
-def count_outcomes(key: IngestKey, outcomes: Mapping[str, int]) -> None:
-    """Add to the hour of arrival."""
+def count_outcomes(
+    key: IngestKey, outcomes: Mapping[str, int], examples: Mapping[str, str] | None = None
+) -> None:
+    """Add to the hour of arrival.
+
+    examples   by outcome, where one item helps to find the others; an hour keeps the latest.
+    """
     if not outcomes:
         return
+    shown = examples or {}
     said = sorted(outcomes.items())  # one order for all writers, or two would wait for each other
     with connection.cursor() as cursor:
         cursor.execute(
@@ -51,6 +62,7 @@ def count_outcomes(key: IngestKey, outcomes: Mapping[str, int]) -> None:
                 "key_id": key.pk,
                 "outcomes": [outcome[:255] for outcome, _ in said],
                 "items": [items for _, items in said],
+                "examples": [shown.get(outcome, "")[:255] for outcome, _ in said],
             },
         )
 

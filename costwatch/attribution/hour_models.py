@@ -166,6 +166,7 @@ class IngestHour(models.Model):
     key = models.ForeignKey(IngestKey, on_delete=models.CASCADE, db_index=False)
     outcome = models.CharField(max_length=255)
     items = models.BigIntegerField()
+    example = models.CharField(max_length=255, db_default="")  # one of the items, by its id
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.outcome}: {self.items}"

@@ -30,7 +30,7 @@ _REACH_OF_COUNTED_MICROS = 600_000_000
 # An "id" that so many observations within reach carry tells nothing apart, and is none.
 CROWD = 2_000
 # How far the clocks of two machines may be apart for ids that come back; a process has only one clock.
-_CLOCKS_APART_NS = 10_000_000_000
+CLOCKS_APART_NS = 10_000_000_000
 
 # "chatcmpl-", "msg_", "resp_": says what it is, not which.
 _KIND = re.compile(r"[A-Za-z]+[-_]")
@@ -181,17 +181,17 @@ def _one_call(earlier: Part, later: Part) -> bool:
         return False
     one, other = earlier.observation, later.observation
     if one.vantage != other.vantage or one.service_name != other.service_name:
-        return other.start_unix_ns <= one.end_unix_ns + _CLOCKS_APART_NS
+        return other.start_unix_ns <= one.end_unix_ns + CLOCKS_APART_NS
     return other.start_unix_ns <= one.end_unix_ns and not _counts_differ(one, other)
 
 
 def _counts_differ(one: Observation, other: Observation) -> bool:
     """The same place counted something else: so it was another call, that ran at the same time."""
     counted = one.provenance is other.provenance is Provenance.REPORTED
-    return counted and _input_tokens(one) != _input_tokens(other)
+    return counted and input_tokens(one) != input_tokens(other)
 
 
-def _input_tokens(observation: Observation) -> int:
+def input_tokens(observation: Observation) -> int:
     usage = observation.usage
     return sum(
         count or 0

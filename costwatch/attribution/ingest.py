@@ -28,7 +28,7 @@ from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, family, ledger, metric_use, partitions, spanned, spans
 from costwatch.attribution.family import Told
-from costwatch.attribution.health import count_outcomes
+from costwatch.attribution.health import REPEATED_ID, TOO_MANY_VALUES, count_outcomes
 from costwatch.attribution.identity import call_id, start_micros
 from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import merge
@@ -73,7 +73,8 @@ def take(key: IngestKey, decoded: Decoded) -> Taken:
         batch_id = ledger.write(key, arrival, draft, alone, corrections)
         metrics_batch_id, of_metrics = metric_use.count(key, points, kinds)
         outcomes = _outcomes(rows, new.fresh, refusals) + of_metrics
-        count_outcomes(key, outcomes)
+        outcomes += _repeated(told)
+        count_outcomes(key, outcomes, _examples(told))
     return Taken(outcomes, refusals, batch_id or metrics_batch_id)
 
 
@@ -126,7 +127,7 @@ def _corrections(organization_id: int, told: Sequence[Told]) -> list[ledger.Ledg
     held = ledger.in_force(organization_id, {place for some in places for place in some})
     rows: list[ledger.LedgerRow] = []
     for one, some in zip(told, places, strict=True):
-        merged = merge(one.seen, one.inherited)
+        merged = merge(one.seen, one.inherited, shares_id=one.repeats > 0)
         for place in sorted(some):
             now = held.get(place, ledger.NEVER)
             is_here = merged is not None and place == (
@@ -157,10 +158,19 @@ def _outcomes(rows: Rows, fresh: Sequence[int], refusals: Iterable[Refusal]) -> 
         outcomes[_outcome(row.observation) if row else "observation"] += 1
         known = rows.known[place]
         for tag in (known.raw_tags or ()) if known else ():
-            outcomes[f"too many values of {tag}: counted as other"] += 1
+            outcomes[f"{TOO_MANY_VALUES}{tag}: counted as other"] += 1
     for refusal in refusals:
         outcomes[f"refused: {refusal.reason}"] += refusal.count
     return +outcomes
+
+
+def _repeated(told: Iterable[Told]) -> Counter[str]:
+    return +Counter({REPEATED_ID: sum(one.new_repeats for one in told)})
+
+
+def _examples(told: Iterable[Told]) -> dict[str, str]:
+    repeated = [one.response_id for one in told if one.new_repeats]
+    return {REPEATED_ID: repeated[-1]} if repeated else {}
 
 
 def _outcome(observation: Observation | None) -> str:

@@ -95,10 +95,13 @@ class MergedCall:
     latencies: Latencies
 
 
-def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | None:
+def merge(
+    seen: Iterable[Seen], inherited: Sequence[Tags] = (), *, shares_id: bool = False
+) -> MergedCall | None:
     """The call that these observations speak of; None when all of them wrap other calls.
 
     inherited   tags of the spans around them, nearest first: they fill what the call's own leave open.
+    shares_id   they cannot all be of one call (repeats.py): then it is counted as one, and marked.
     """
     counted = [one for one in seen if not one.wraps]
     if not counted:
@@ -113,7 +116,7 @@ def merge(seen: Iterable[Seen], inherited: Sequence[Tags] = ()) -> MergedCall | 
         offering=offering_of(outer, inner),
         failed=bool(first.error_type),
         usage_known=told.provenance is not Provenance.ABSENT,
-        contradicted=bool(told.contradiction),
+        contradicted=shares_id or bool(told.contradiction),
         quantities=_quantities(told.usage, inner),
         latencies=_latencies(outer, inner),
     )

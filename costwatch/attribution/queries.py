@@ -13,12 +13,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from django.db import connection
 from django.db.models import F, Max, Min, Q, Sum
 
 from costwatch.accounts.models import Organization
+from costwatch.attribution.health import BESIDE_OTHERS
 from costwatch.attribution.models import (
     CapacityHour,
     IngestHour,
@@ -60,6 +63,7 @@ class IngestRow:
     key: str
     outcome: str
     items: int
+    example: str  # of the items; empty where none is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +247,16 @@ def ingest_health(
             outcome__startswith=beginning,
         )
         .values("outcome", "key_id", name=F("key__name"), shown=F("key__shown_prefix"))
-        .annotate(total=Sum("items"))
+        .annotate(total=Sum("items"), one=Max("example"))
         .order_by("-total", "outcome")
     )
     return [
         IngestRow(
-            row["key_id"], f"{row['name']} ({row['shown']}…)", row["outcome"], int(row["total"])
+            row["key_id"],
+            f"{row['name']} ({row['shown']}…)",
+            row["outcome"],
+            int(row["total"]),
+            row["one"],
         )
         for row in rows
     ]
@@ -256,9 +264,10 @@ def ingest_health(
 
 def arrivals(organization: Organization, period: Period) -> dict[int, dict[datetime, int]]:
     """How many items arrived in each hour of a period, by key."""
+    beside = reduce(or_, (Q(outcome__startswith=beginning) for beginning in BESIDE_OTHERS))
     rows = (
         IngestHour.objects.filter(
-            organization=organization, hour__gte=period.start, hour__lt=period.end
+            ~beside, organization=organization, hour__gte=period.start, hour__lt=period.end
         )
         .values_list("key_id", "hour")
         .annotate(Sum("items"))

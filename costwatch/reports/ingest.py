@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import queries
+from costwatch.attribution.health import BESIDE_OTHERS, TOO_MANY_VALUES
 from costwatch.attribution.queries import IngestRow, Lag
 from costwatch.domain.periods import Period, hour_of
 from costwatch.pricing.unpriced import MeterUse, meters_used
@@ -22,7 +23,8 @@ _BEGINNINGS = {
     "contradictions": "contradiction: ",
     "dropped": "dropped: ",
     "held_up": "held up: ",
-    "overflowed": "too many values of ",
+    "repeated_ids": "repeated id: ",
+    "overflowed": TOO_MANY_VALUES,
     "token_metrics": "token metric: ",
 }
 
@@ -33,6 +35,7 @@ class Said:
 
     reason: str
     items: int
+    example: str = ""  # the id of one of them, where that helps to find the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class KeyHealth:
     duplicates: int
     refused: tuple[Said, ...]
     contradictions: tuple[Said, ...]
+    repeated_ids: tuple[Said, ...]  # calls that were merged into others of the same response id
     dropped: tuple[Said, ...]
     held_up: tuple[Said, ...]
     overflowed: tuple[Said, ...]
@@ -132,7 +136,7 @@ def ingest_health(organization: Organization, period: Period, now: datetime) -> 
 
 def _health(
     key: IngestKey,
-    rows: Iterable[IngestRow],
+    rows: Sequence[IngestRow],
     lately: Mapping[datetime, int],
     lag: Lag | None,
     lag_lately: Lag | None,
@@ -144,12 +148,12 @@ def _health(
     minutes = 60 + (now - this_hour) / timedelta(minutes=1)
     return KeyHealth(
         key=key,
-        items=sum(items.values()),
+        items=sum(n for outcome, n in items.items() if not outcome.startswith(BESIDE_OTHERS)),
         counted=sum(n for outcome, n in items.items() if outcome.startswith(_COUNTED)),
         links=items.get("link", 0),
         wrappers=items.get("wrapper", 0),
         duplicates=items.get("duplicate", 0),
-        **{name: _said(items, beginning) for name, beginning in _BEGINNINGS.items()},
+        **{name: _said(rows, beginning) for name, beginning in _BEGINNINGS.items()},
         per_minute=sum(lately.get(hour, 0) for hour in hours[-2:]) / minutes,
         hours=tuple(lately.get(hour, 0) for hour in hours),
         lag=lag,
@@ -157,11 +161,11 @@ def _health(
     )
 
 
-def _said(items: Mapping[str, int], beginning: str) -> tuple[Said, ...]:
+def _said(rows: Iterable[IngestRow], beginning: str) -> tuple[Said, ...]:
     return tuple(
-        Said(outcome.removeprefix(beginning), n)
-        for outcome, n in items.items()
-        if outcome.startswith(beginning)
+        Said(row.outcome.removeprefix(beginning), row.items, row.example)
+        for row in rows
+        if row.outcome.startswith(beginning)
     )
 
 

@@ -75,8 +75,8 @@ def test_ingest_health_says_which_token_metrics_counted(
     take(key, Decoded(token_points=[elsewhere, elsewhere]))
     [health] = reader.get("ingest-health")["keys"]
     assert health["token_metrics"] == [
-        {"reason": "counted", "items": 1},
-        {"reason": "sent before", "items": 1},
+        {"reason": "counted", "items": 1, "example": ""},
+        {"reason": "sent before", "items": 1, "example": ""},
     ]
 
 
@@ -93,8 +93,12 @@ def test_ingest_health_says_by_key_what_came_how_late_and_what_has_no_price(
     [health] = answer["keys"]
     assert health["key"].startswith("tests (cwk_")
     assert health["duplicates"] == 1
-    assert health["refused"] == [{"reason": "lies more than an hour in the future", "items": 1}]
-    assert health["contradictions"] == [{"reason": "more cached than input tokens", "items": 1}]
+    assert health["refused"] == [
+        {"reason": "lies more than an hour in the future", "items": 1, "example": ""}
+    ]
+    assert health["contradictions"] == [
+        {"reason": "more cached than input tokens", "items": 1, "example": ""}
+    ]
     assert health["items"] == sum(row["items"] for row in answer["results"])
     assert health["items_per_minute"] == pytest.approx(health["items"] / 90, rel=0.01)
     arrival, adding = health["lag"]["arrival"], health["lag"]["adding"]

@@ -9,8 +9,9 @@ from collectors.observation import Decoded, Observation, Provenance
 from costwatch.accounts.models import Organization
 from costwatch.attribution import ingest
 from costwatch.attribution.copying import datetime_of
+from costwatch.attribution.health import REPEATED_ID
 from costwatch.attribution.identity import start_micros
-from costwatch.attribution.models import Source, UsageHour
+from costwatch.attribution.models import IngestHour, Source, UsageHour
 from costwatch.attribution.rollups import add_batches
 from tests.collectors.test_corpus import CASES, decoded, expected
 from tests.factories import ingest_key
@@ -49,6 +50,7 @@ def test_every_call_is_counted_once_whatever_comes_first(
     teams = {call["tags"]["team"] or "" for call in told}
     counted = {row.source_id for row in rows if row.calls}
     assert set(Source.objects.filter(pk__in=counted).values_list("team_tag", flat=True)) == teams
+    assert not IngestHour.objects.filter(outcome=REPEATED_ID).exists(), "each id is of one call"
     hours = {row.hour for row in rows if row.calls}
     assert hours <= {
         datetime_of(start_micros(seen)).replace(minute=0, second=0, microsecond=0)

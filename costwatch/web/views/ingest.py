@@ -46,6 +46,7 @@ class Remark:
 _REMARKS = (
     ("refused", "refused", "tag--bad"),
     ("contradictions", "contradicts itself", "tag--warn"),
+    ("repeated_ids", "ids repeat", "tag--warn"),
     ("held_up", "held up", "tag--warn"),
     ("overflowed", "too many values", "tag--warn"),
     ("dropped", "not needed", ""),
