@@ -3,11 +3,17 @@
 ApiError
 ├── BadRequest           the request is wrong, and says where (400, 404, 413)
 ├── Unauthorized         no key, or a wrong one (401)
-├── Overloaded           come back later (503, with Retry-After)
+├── QueueFull            more is asked than is answered; come back later (429, with Retry-After)
+├── Overloaded           nothing is taken now: starting, draining (503, with Retry-After)
 └── ServerFailure        our fault (500)
 """
 
+import reprlib
 from typing import Any
+
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+_brief.maxlevel = 3
 
 
 class ApiError(Exception):
@@ -56,6 +62,11 @@ class Unauthorized(ApiError):
     type = "authentication_error"
 
 
+class QueueFull(ApiError):
+    status = 429
+    type = "rate_limit_error"
+
+
 class Overloaded(ApiError):
     status = 503
     type = "overloaded_error"
@@ -84,7 +95,7 @@ def invalid(param: str, value: object, expected: str) -> BadRequest:
 
 def _quoted(value: object) -> str:
     """The value as the client wrote it, short enough for a message."""
-    text = repr(value)
+    text = _brief.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -92,6 +103,7 @@ __all__ = [
     "ApiError",
     "BadRequest",
     "Overloaded",
+    "QueueFull",
     "ServerFailure",
     "Unauthorized",
     "invalid",

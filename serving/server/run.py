@@ -12,19 +12,21 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 import torch
 import uvicorn
-from starlette.applications import Starlette
 
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
-from serving.server.app import Access, build_app
+from serving.server.app import Access, Application, build_app
 from serving.server.options import ServeOptions
 from serving.server.runtime import Served
 from serving.server.spans import Device
 from serving.server.telemetry import Telemetry
 from serving.weights import LoadedModel, load
+
+_LAST_BYTES_SECONDS = 1  # for answers that are written and not yet sent
 
 
 def serve(options: ServeOptions) -> int:
@@ -116,9 +118,15 @@ def device_of(loaded: LoadedModel) -> Device:
 
 
 class HttpServer(uvicorn.Server):
-    """Calls when_ready once connections are taken. Told to stop, it waits drain_seconds for open requests."""
+    """Calls when_ready once connections are taken.
 
-    def __init__(self, app: Starlette, drain_seconds: int, when_ready: Callable[[], None]) -> None:
+    Told to stop, it goes on listening, so that who asks is told to go elsewhere, until every call is answered or
+    drain_seconds are over; then what is left is cancelled. Told twice, it does not wait.
+    """
+
+    def __init__(
+        self, app: Application, drain_seconds: float, when_ready: Callable[[], None]
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -126,14 +134,31 @@ class HttpServer(uvicorn.Server):
                 log_level="warning",
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=drain_seconds,
+                timeout_graceful_shutdown=_LAST_BYTES_SECONDS,
             )
         )
+        self._desk, self._drain_seconds = app.desk, drain_seconds
         self._when_ready = when_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._when_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._desk.door.is_draining:
+            super().handle_exit(sig, frame)
+        else:
+            self.drain()
+
+    def drain(self) -> None:
+        """Take no more requests; end when those under way are answered."""
+        self._desk.door.drain(self._drain_seconds)
+
+    async def on_tick(self, counter: int) -> bool:
+        door = self._desk.door
+        if door.is_draining and (door.drain_is_over or not self._desk.open_calls):
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,40 @@
 """What the server needs of the engine and the tokenizer, and nothing else of them.
 
-Engine       takes requests, says how they get on, knows where the device's time went
-Tokenizer    texts and conversations → token ids
+Engine       takes requests, says how they get on, knows where the device's time went and how full it is
+Tokenizer    texts and conversations → token ids, and back
+ToolUse      how a model calls tools: what keeps it to them, and how its calls are told from its text
+Embedder     texts → vectors
 Served       one model, ready to answer
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from serving.engine.request import DeviceClock, Progress, Request
+
+
+class Stats(Protocol):
+    """How full the engine is at this instant."""
+
+    @property
+    def running(self) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def kv_blocks(self) -> int: ...
+    @property
+    def kv_blocks_used(self) -> int: ...
+    @property
+    def preemptions(self) -> int: ...
 
 
 class Engine(Protocol):
     def submit(self, request: Request, on_progress: Callable[[Progress], None]) -> None:
         """Queue a request. on_progress is called from the engine's thread; the last call carries finished.
 
-        Raises RequestRefused and EngineOverloaded, and then on_progress is never called.
+        Takes long where the request has a constraint that is new. Raises RequestRefused and EngineOverloaded, and
+        then on_progress is never called.
         """
 
     def cancel(self, request_id: str) -> None:
@@ -24,18 +42,37 @@ class Engine(Protocol):
 
     def clock(self) -> DeviceClock: ...
 
+    def stats(self) -> Stats: ...
+
     def stop(self) -> None: ...
 
 
 class Tokenizer(Protocol):
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids, with those around them that the model wants around a bare text."""
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text without special tokens; U+FFFD for bytes that are no whole character."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Token ids of the prompt that asks for the next answer.
 
         Raises ValueError where the model has no chat template, or its template refuses the messages.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """What is new of one call of a tool. id and name come with its first part, arguments in pieces of JSON."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+    @property
+    def begins(self) -> bool:
+        return bool(self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +88,4 @@ class Served:
     vocabulary_tokens: int
 
 
-__all__ = ["Engine", "Served", "Tokenizer"]
+__all__ = ["CallPart", "Engine", "Served", "Stats", "Tokenizer"]

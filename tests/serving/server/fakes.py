@@ -1,12 +1,15 @@
 """An engine without a model, and what goes with it. test_fakes.py holds it to what the real engine does.
 
 The fake answers with the letters after the prompt's last one, one a step: "abc" is answered "defg…". A byte is a token.
+Half of a prompt that was answered before is in its cache.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from serving.engine.request import (
     DeviceClock,
@@ -16,6 +19,7 @@ from serving.engine.request import (
     Progress,
     Request,
     RequestRefused,
+    TokenLogprob,
 )
 from serving.server.runtime import Served
 from serving.server.spans import CallRecord
@@ -27,13 +31,27 @@ END_OF_ANSWER = "."  # a prompt with it is answered "xyz" and then the end
 
 
 class ByteTokenizer:
-    def encode(self, text: str) -> list[int]:
+    """Tools stand before the messages, calls behind the text of theirs."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode(errors="replace")
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         if messages[0]["role"] == "assistant":
             raise ValueError("the conversation must not begin with the assistant")
-        return self.encode("\n".join(each["content"] for each in messages))
+        named = [each["function"]["name"] for each in tools]
+        lines = [f"tools {' '.join(named)}"] if named else []
+        return self.encode("\n".join([*lines, *map(_line, messages)]))
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    calls = [json.dumps(each["function"]) for each in message.get("tool_calls", ())]
+    return " ".join([message["content"], *calls])
 
 
 SERVED = Served(
@@ -42,6 +60,15 @@ SERVED = Served(
     context_tokens=CONTEXT_TOKENS,
     vocabulary_tokens=256,
 )
+
+
+@dataclass(frozen=True)
+class FakeStats:
+    running: int
+    waiting: int
+    kv_blocks: int = 100
+    kv_blocks_used: int = 25
+    preemptions: int = 3
 
 
 @dataclass(eq=False)
@@ -57,13 +84,20 @@ class _Work:
 
 @dataclass
 class FakeEngine:
-    """hold() and let_go() are there so that a test says what happens when."""
+    """hold() and let_go() are there so that a test says what happens when.
+
+    says       what it answers, letter by letter, before it ends; empty: the next letters of the alphabet
+    compiled   constraints are compiled, and requests with one taken, once this is set
+    """
 
     max_waiting: int = 100
+    says: str = ""
     fails_on: str = "\0"  # a prompt with this text makes the engine fail
 
     def __post_init__(self) -> None:
         self.requests: list[Request] = []
+        self.compiled = threading.Event()
+        self.compiled.set()
         self._steps_allowed = _NO_END
         self._to_cancel: set[str] = set()
         self._lock = threading.Condition()
@@ -80,12 +114,24 @@ class FakeEngine:
     def submit(self, request: Request, on_progress: Callable[[Progress], None]) -> None:
         if bytes(request.prompt_token_ids) == b"unbearable":
             raise RequestRefused("this prompt is unbearable; send another")
+        if request.sampling.constraint is not None:
+            self._compile(request.sampling.constraint.text)
         with self._lock:
             if len(self._work) >= self.max_waiting:
                 raise EngineOverloaded("too many requests are waiting; try again later")
             self.requests.append(request)
             self._work.append(_Work(request, on_progress))
             self._lock.notify()
+
+    def _compile(self, text: str) -> None:
+        self.compiled.wait(20)
+        if text == "[":
+            raise RequestRefused("the regex '[' is no regex: it never closes its bracket")
+
+    def stats(self) -> FakeStats:
+        with self._lock:
+            waiting = sum(each.scheduled_ns is None for each in self._work)
+            return FakeStats(len(self._work) - waiting, waiting)
 
     def cancel(self, request_id: str) -> None:
         with self._lock:
@@ -145,13 +191,22 @@ class FakeEngine:
         batch = tuple(self._work)
         for work in batch:
             work.scheduled_ns = work.scheduled_ns or began_ns
-            work.answer += _next_letter(work)
+            work.answer += self._next_letter(work)
             work.first_token_ns = work.first_token_ns or time.monotonic_ns()
         busy_ns = time.monotonic_ns() - began_ns
         self._attributed_ns += busy_ns
         for place, work in enumerate(batch):
             work.device_ns += busy_ns // len(batch) + (place < busy_ns % len(batch))
             self._tell(work)
+
+    def _next_letter(self, work: _Work) -> str:
+        prompt = bytes(work.request.prompt_token_ids).decode()
+        if self.says:
+            return (self.says + "\n")[len(work.answer)]
+        if END_OF_ANSWER in prompt:
+            return "xyz\n"[min(len(work.answer), 3)]
+        last = (prompt + work.answer)[-1]
+        return chr((ord(last) - ord("a") + 1) % 26 + ord("a"))
 
     def _tell(self, work: _Work) -> None:
         how = work.request.sampling
@@ -172,7 +227,8 @@ class FakeEngine:
         held = max((len(stop) - 1 for stop in work.request.sampling.stop), default=0)
         upto = max(len(work.answer) - held, work.shown)
         text, work.shown = work.answer[work.shown : upto], upto
-        work.on_progress(Progress(work.request.request_id, (ord(work.answer[-1]),), text))
+        token_ids = (ord(work.answer[-1]),)
+        work.on_progress(Progress(work.request.request_id, token_ids, text, _logprobs(work)))
 
     def _finish(self, work: _Work, reason: FinishReason, text: str) -> None:
         self._work.remove(work)
@@ -190,18 +246,24 @@ class FakeEngine:
             device_ns_alone=work.device_ns * 2,
             prefix_repeated_tokens=0,
             request_repeated=prompt in self._seen,
+            cached_tokens=len(prompt) // 2 if prompt in self._seen else 0,
             error="the fake was told to fail" if reason is FinishReason.ERROR else "",
         )
         self._seen.add(prompt)
-        work.on_progress(Progress(work.request.request_id, (), text, finished))
+        came = reason in (FinishReason.STOP, FinishReason.LENGTH)
+        token_ids = (ord(work.answer[-1]),) if came else ()
+        logprobs = _logprobs(work) if came else ()
+        work.on_progress(Progress(work.request.request_id, token_ids, text, logprobs, finished))
 
 
-def _next_letter(work: _Work) -> str:
-    prompt = bytes(work.request.prompt_token_ids).decode()
-    if END_OF_ANSWER in prompt:
-        return "xyz\n"[min(len(work.answer), 3)]
-    last = (prompt + work.answer)[-1]
-    return chr((ord(last) - ord("a") + 1) % 26 + ord("a"))
+def _logprobs(work: _Work) -> tuple[TokenLogprob, ...]:
+    """The chosen token, and the letters after it, each half as probable as the one before."""
+    wanted = work.request.sampling.logprobs
+    if wanted is None:
+        return ()
+    token_id = ord(work.answer[-1])
+    top = tuple((token_id + n, -0.5 - n) for n in range(wanted))
+    return (TokenLogprob(token_id, -0.5, top),)
 
 
 class ListRecorder:

@@ -14,15 +14,15 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from starlette.applications import Starlette
 
+from serving.server.app import Application
 from serving.server.run import HttpServer
 
 
 class RunningServer:
     """stop() is what SIGTERM does."""
 
-    def __init__(self, app: Starlette, drain_seconds: int = 20) -> None:
+    def __init__(self, app: Application, drain_seconds: int = 20) -> None:
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         is_ready = threading.Event()
@@ -34,7 +34,7 @@ class RunningServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def ask_to_stop(self) -> None:
-        self._server.should_exit = True
+        self._server.drain()
 
     def stop(self) -> None:
         self.ask_to_stop()
@@ -43,7 +43,7 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running(app: Starlette, drain_seconds: int = 20) -> Iterator[RunningServer]:
+def running(app: Application, drain_seconds: int = 20) -> Iterator[RunningServer]:
     server = RunningServer(app, drain_seconds)
     try:
         yield server

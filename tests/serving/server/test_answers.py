@@ -8,9 +8,10 @@ from typing import Any
 import openai
 import pytest
 
+from serving.engine.request import Objective
 from tests.serving.server.asking import chat
-from tests.serving.server.fakes import CONTEXT_TOKENS, FakeEngine
-from tests.serving.server.serving_here import RunningServer
+from tests.serving.server.fakes import CONTEXT_TOKENS, FakeEngine, ListRecorder
+from tests.serving.server.serving_here import RunningServer, eventually
 
 
 def test_a_chat_is_answered_with_what_it_took(client: openai.OpenAI) -> None:
@@ -24,6 +25,7 @@ def test_a_chat_is_answered_with_what_it_took(client: openai.OpenAI) -> None:
         "prompt_tokens": 3,
         "completion_tokens": 4,
         "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
@@ -41,7 +43,7 @@ def test_a_stream_gives_the_same_text_and_usage_as_the_whole(client: openai.Open
     assert chunks[0].choices[0].delta.role == "assistant"
     assert all(chunk.usage is None for chunk in chunks[:-1])
     assert chunks[-1].choices == []
-    assert chunks[-1].usage == whole.usage
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens == 8
     assert len({chunk.id for chunk in chunks}) == 1
 
 
@@ -114,6 +116,55 @@ def test_what_is_asked_of_sampling_reaches_the_engine(
     assert sampling.max_tokens == 7
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 5)
     assert (sampling.seed, sampling.stop, sampling.ignore_eos) == (11, ("!", "?"), True)
+
+
+def test_several_answers_to_one_prompt_are_asked_for_with_seeds_of_their_own(
+    client: openai.OpenAI, engine: FakeEngine
+) -> None:
+    answer = chat(client, "abc", n=3, seed=7, max_tokens=4)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in answer.choices] == ["defg"] * 3
+    assert [request.request_id for request in engine.requests] == [
+        f"{answer.id}-{number}" for number in range(3)
+    ]
+    assert [request.sampling.seed for request in engine.requests] == [7, 8, 9]
+
+
+def test_a_prompt_is_counted_once_for_the_client_and_as_often_as_it_was_read_for_the_record(
+    client: openai.OpenAI, recorder: ListRecorder
+) -> None:
+    answer = client.completions.create(
+        model="fake-model", prompt=["abc", "k"], n=2, max_tokens=5, best_of=2
+    )
+    assert [choice.text for choice in answer.choices] == ["defgh", "defgh", "lmnop", "lmnop"]
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (4, 20)
+    eventually(lambda: recorder.calls, "the record")
+    assert recorder.calls[0].prompt_tokens == 8
+
+
+def test_what_the_cache_held_of_the_prompt_is_told(client: openai.OpenAI) -> None:
+    chat(client, "Ends.")
+    usage = chat(client, "Ends.").usage
+    assert (usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("how", "objective", "priority"),
+    [
+        ({}, Objective.INTERACTIVE, 0),
+        ({"service_tier": "flex"}, Objective.BATCH, 0),
+        ({"service_tier": "default", "extra_body": {"priority": -3}}, Objective.INTERACTIVE, -3),
+        ({"extra_body": {"service_tier": "batch"}}, Objective.BATCH, 0),
+    ],
+)
+def test_whose_turn_it_is_comes_from_the_team_the_tier_and_the_priority(
+    client: openai.OpenAI, engine: FakeEngine, how: Any, objective: Objective, priority: int
+) -> None:
+    answer = chat(client, "Ends.", extra_headers={"baggage": "costwatch.team=search"}, **how)
+    request = engine.requests[-1]
+    assert (request.team, request.objective, request.priority) == ("search", objective, priority)
+    assert answer.service_tier == how.get("service_tier", answer.service_tier)
 
 
 def test_without_max_tokens_a_chat_may_fill_the_context_and_a_completion_has_16(

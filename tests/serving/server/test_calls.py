@@ -6,9 +6,9 @@ import openai
 import pytest
 
 from serving.engine.request import SamplingParams
-from serving.server.answers import COMPLETION
+from serving.server.admission import Door
 from serving.server.app import build_app
-from serving.server.calls import Desk
+from serving.server.calls import Call, Desk, Turn, Wanted
 from tests.serving.server.asking import chat
 from tests.serving.server.fakes import SERVED, FakeEngine, ListRecorder
 from tests.serving.server.serving_here import running
@@ -20,13 +20,19 @@ class DeafEngine(FakeEngine):
     def cancel(self, request_id: str) -> None: ...
 
 
+def _open(desk: Desk) -> Call:
+    return desk.open("text_completion", "cmpl-", {})
+
+
 def test_a_call_that_the_engine_never_lets_go_of_is_recorded_all_the_same() -> None:
     recorder = ListRecorder()
 
     async def run() -> None:
-        desk = Desk(DeafEngine(), "m", recorder.record)
-        desk.open(COMPLETION, {}).submit([[97]], [SamplingParams(max_tokens=1)])
-        desk.open(COMPLETION, {})
+        engine = DeafEngine()
+        desk = Desk(engine, "m", recorder.record, Door(engine.stats))
+        wanted = Wanted(0, [97], SamplingParams(max_tokens=1))
+        await _open(desk).submit([wanted], Turn())
+        _open(desk)
         await desk.drain(0.01)
         await desk.drain(0.01)
 

@@ -46,23 +46,23 @@ def test_every_call_is_recorded_once_whatever_became_of_it(
     with pytest.raises(openai.NotFoundError):
         client.completions.create(model="gpt-9", prompt="a")
     with pytest.raises(openai.BadRequestError):
-        chat(client, n=2)
+        chat(client, n=0)
     with pytest.raises(openai.BadRequestError):
         chat(client, "unbearable")
     engine.fails_on = "boom"
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="fake-model", prompt=["a", "boom"], max_tokens=50)
     engine.max_waiting = 1
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.RateLimitError):
         client.completions.create(model="fake-model", prompt=["a", "b"], max_tokens=150)
     eventually(lambda: len(recorder.calls) == 8, "eight records")
     assert [call.error_type for call in recorder.calls] == [
         *("", "", ""),
         "model_not_found",
-        "unsupported_parameter",
+        "invalid_value",
         "request_refused",
         "engine_error",
-        "overloaded",
+        "queue_full",
     ]
     assert engine.open == 0
 

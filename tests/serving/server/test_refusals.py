@@ -32,7 +32,9 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("how", "param"),
     [
-        ({"n": 2}, "n"),
+        ({"n": 0}, "n"),
+        ({"extra_body": {"n": 1000}}, "n"),
+        ({"extra_body": {"best_of": 2}}, "best_of"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"logprobs": True}, "logprobs"),
         ({"extra_body": {"logprobs": 0}}, "logprobs"),
@@ -71,6 +73,20 @@ def test_what_would_change_the_answer_is_refused_by_name(
         ([{"role": "user"}], "messages[0].content"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content[0].type"),
         ([{"role": "user", "content": "a", "tool_calls": [{}]}], "messages[0].tool_calls"),
+        ([{"role": "tool", "content": "a"}], "messages[0].tool_call_id"),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": ""}}]}],
+            "messages[0].tool_calls[0].function.name",
+        ),
+        (
+            [
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}],
+                }
+            ],
+            "messages[0].tool_calls[0].function.arguments",
+        ),
         ([{"role": "assistant", "content": "a"}], "messages"),
     ],
 )
@@ -99,10 +115,10 @@ def test_what_the_engine_refuses_is_a_bad_request(client: openai.OpenAI) -> None
         chat(client, "unbearable")
 
 
-def test_a_full_engine_asks_to_come_back(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.InternalServerError, match="try again later") as caught:
+def test_a_full_queue_is_a_rate_limit_that_says_when_to_come_back(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.RateLimitError, match="try again in 2 s") as caught:
         chat(client)
-    assert caught.value.status_code == 503
+    assert (caught.value.status_code, caught.value.code) == (429, "queue_full")
     assert caught.value.response.headers["retry-after"] == "2"
 
 

@@ -201,7 +201,7 @@ def test_every_call_has_one_span_whatever_became_of_it(told: Told) -> None:
         refused("boom", openai.InternalServerError),
         refused("unbearable", openai.BadRequestError),
         refused("a", openai.NotFoundError, model="gpt-9"),
-        refused("a", openai.BadRequestError, n=3),
+        refused("a", openai.BadRequestError, echo=True),
         refused("a" * 500, openai.BadRequestError),
         goes_away,
     )

@@ -1,0 +1,186 @@
+"""The endpoints that generate; a call's way from the door to its answer.
+
+Endpoint      what tells one of them from the others
+Generation    the endpoint as an ASGI application
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from collectors import semconv
+from serving.server import prompts
+from serving.server.answers import Answer, Answering, Writer
+from serving.server.calls import Call, Desk, Turn, Wanted
+from serving.server.doorway import Access, Reply, check_model, error_response, read_body
+from serving.server.errors import ApiError, BadRequest, ServerFailure
+from serving.server.parameters import GenerationOptions
+from serving.server.reading import Reading
+from serving.server.runtime import Served
+from serving.server.schemas import ChatRequest, CompletionRequest, parse_object
+from serving.server.spans import caller_of
+
+_EVENT_STREAM = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # proxies of the nginx family would hold events back
+]
+
+_log = logging.getLogger(__name__)
+
+Asked = ChatRequest | CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """operation is OpenTelemetry's name for it; writer gets the body as well, of which some shapes repeat much."""
+
+    operation: str
+    id_prefix: str
+    read: Callable[[Mapping[str, Any]], Asked]
+    writer: Callable[[Answering, Mapping[str, Any]], Writer]
+
+
+class Generation:
+    """An endpoint that computes. Every request to it is one call, and leaves one record, whatever becomes of it."""
+
+    def __init__(self, desk: Desk, served: Served, access: Access, endpoint: Endpoint) -> None:
+        self._desk, self._served, self._access = desk, served, access
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = HttpRequest(scope, receive)
+        reply = Reply(send)
+        call = self._desk.open(self._endpoint.operation, self._endpoint.id_prefix, request.headers)
+        try:
+            await self._answer(call, request, reply)
+        except ClientDisconnect:
+            return
+        except ApiError as error:
+            await self._fail(call, error, request, reply)
+        except Exception:
+            _log.exception("%s failed", call.id)
+            failure = ServerFailure("an error of ours; the log has it", code="internal_error")
+            await self._fail(call, failure, request, reply)
+        finally:
+            call.close()
+
+    async def _fail(self, call: Call, error: ApiError, request: HttpRequest, reply: Reply) -> None:
+        call.fail(error)
+        if reply.has_begun:
+            await reply.break_off(error)
+        else:
+            await error_response(error)(request.scope, request.receive, reply)
+
+    async def _answer(self, call: Call, request: HttpRequest, reply: Reply) -> None:
+        self._access.check(request)
+        self._desk.door.check()
+        body = parse_object(await read_body(request, self._access.max_body_bytes))
+        asked = _not_too_deep(self._endpoint.read, body)
+        call.asked = asked
+        check_model(asked.model, self._served.name)
+        # long prompts take the tokenizer a second, in which others want their tokens
+        wanted = await asyncio.to_thread(_not_too_deep, self._prepare, asked)
+        await call.submit(wanted, _turn(request.headers, asked.options))
+        watch = asyncio.create_task(_cancel_when_gone(request.receive, call))
+        try:
+            await self._send_answer(call, asked, body, request, reply)
+        finally:
+            watch.cancel()
+
+    def _prepare(self, asked: Asked) -> list[Wanted]:
+        """The answers that are wanted. Raises BadRequest."""
+        room = self._served.context_tokens
+        options = asked.options
+        return [
+            Wanted(place, token_ids, options.sampling_of(answer, room - len(token_ids)))
+            for place, token_ids in enumerate(prompts.encode(asked, self._served))
+            for answer in range(options.answers)
+        ]
+
+    async def _send_answer(
+        self,
+        call: Call,
+        asked: Asked,
+        body: Mapping[str, Any],
+        request: HttpRequest,
+        reply: Reply,
+    ) -> None:
+        options = asked.options
+        answering = Answering(
+            call.id,
+            self._served.name,
+            call.arrived_unix_ns // 10**9,
+            self._served.tokenizer.decode,
+            options.include_usage,
+            options.service_tier,
+        )
+        writer = self._endpoint.writer(answering, body)
+        reading = Reading()
+        if options.stream:
+            await _stream(call, reading, writer, reply)
+        else:
+            whole = await _whole(call, reading, writer)
+            response = JSONResponse(whole, headers={"x-request-id": call.id})
+            await response(request.scope, request.receive, reply)
+
+
+def _not_too_deep(read: Callable[..., Any], asked: Any) -> Any:
+    """What is read, or BadRequest where it is lists in lists in lists until Python has enough."""
+    try:
+        return read(asked)
+    except RecursionError as error:
+        raise BadRequest(
+            "the body is nested too deeply; send a flatter one", code="invalid_value"
+        ) from error
+
+
+def _turn(headers: Mapping[str, str], options: GenerationOptions) -> Turn:
+    _, who_pays = caller_of(headers)
+    return Turn(str(who_pays.get(semconv.TEAM, "")), options.objective, options.priority)
+
+
+async def _whole(call: Call, reading: Reading, writer: Writer) -> dict[str, Any]:
+    answers: dict[int, Answer] = {}
+    async for found in call.news():
+        for part in reading.parts(found):
+            answers.setdefault(part.index, Answer(part.index)).add(part)
+    return writer.whole([answers[index] for index in sorted(answers)], call.used())
+
+
+async def _stream(call: Call, reading: Reading, writer: Writer, reply: Reply) -> None:
+    async with contextlib.aclosing(_events(call, reading, writer)) as events:
+        # what fails before the first token still gets its HTTP status
+        first = await anext(events)
+        headers = [*_EVENT_STREAM, (b"x-request-id", call.id.encode())]
+        await reply.begin(headers, writer.failure)
+        await reply.more(writer.begin() + first)
+        async for event in events:
+            await reply.more(event)
+        await reply.end()
+
+
+async def _events(call: Call, reading: Reading, writer: Writer) -> AsyncGenerator[bytes]:
+    async for found in call.news():
+        events = b"".join(writer.part(part) for part in reading.parts(found) if part)
+        if events:
+            yield events
+    yield writer.end(call.used())
+
+
+async def _cancel_when_gone(receive: Receive, call: Call) -> None:
+    """Wait for the client to close the connection, which is all that can still come from it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    call.cancel()
+
+
+__all__ = ["Endpoint", "Generation"]
