@@ -1,0 +1,156 @@
+"""The modules that stand in a model where nn.Linear stood.
+
+NativeLinear    int8 and int4 on a CPU: packed once, read by native code. What a row gets does not depend, to the
+                bit, on how many rows there are
+StoredLinear    the weight as its scheme has it; on a GPU by Triton's kernels, elsewhere by torch: right, but slow
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from serving.kernels import native
+from serving.quantize import fp8, int4, int8
+from serving.quantize.packing import pack_int4, pack_int8
+
+GROUP_INPUTS = int4.GROUP_INPUTS  # every kernel works in groups of so many inputs
+_OUTPUTS_AT_ONCE = 4096  # bounds what decoding takes beside the weight
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a weight is kept. encode returns a named tuple of tensors, which decode and pack take.
+
+    pack    the order that native code reads, by functions named for the scheme; None: there is no native code
+    head    the scheme of a model's head. Its errors go straight into the logits: with four bits in it a model's answers
+            drifted twenty times as far as with four bits everywhere else
+    """
+
+    name: str
+    encode: Callable[[Tensor], Any]
+    decode: Callable[[Any, torch.dtype], Tensor]
+    pack: Callable[[Any], Tensor] | None
+    head: str
+
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("int8", int8.encode, int8.decode, pack_int8, head="int8"),
+        Scheme("int4", int4.encode, int4.decode, pack_int4, head="int8"),
+        Scheme("fp8", fp8.encode, fp8.decode, None, head="fp8"),
+    )
+}
+
+
+def quantized_linear(weight: Any, bias: Tensor | None, scheme: Scheme) -> nn.Module:
+    """A module for a weight that scheme encoded, as fast as its device has it."""
+    if weight[0].device.type == "cpu" and scheme.pack is not None and native.library() is not None:
+        outputs, inputs = _shape(weight)
+        return NativeLinear(scheme.name, scheme.pack(weight), bias, inputs, outputs)
+    return StoredLinear(scheme, weight, bias)
+
+
+def _shape(weight: Any) -> tuple[int, int]:
+    """Outputs and inputs. A byte of int4 holds two inputs."""
+    outputs, columns = weight.codes.shape
+    return outputs, columns * 2 if isinstance(weight, int4.Int4Weight) else columns
+
+
+class StoredLinear(nn.Module):
+    """x [rows, inputs] → [rows, outputs] over the weight that a scheme encoded."""
+
+    bias: Tensor | None
+
+    def __init__(self, scheme: Scheme, weight: Any, bias: Tensor | None) -> None:
+        super().__init__()
+        self.scheme = scheme
+        self.out_features, self.in_features = _shape(weight)
+        self._kind = type(weight)
+        for name, tensor in weight._asdict().items():
+            self.register_buffer(name, tensor)
+        self.register_buffer("bias", bias)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.scheme.name}, in_features={self.in_features}, out_features={self.out_features}"
+        )
+
+    def weight(self) -> Any:
+        """What scheme.encode returned."""
+        return self._kind(*(self.get_buffer(name) for name in self._kind._fields))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if rows.is_cuda and (product := _product_on_gpu(self, rows)) is not None:
+            return product
+        parts = zip(*(torch.split(part, _OUTPUTS_AT_ONCE) for part in self.weight()), strict=True)
+        products = [
+            functional.linear(rows, self.scheme.decode(self._kind(*part), rows.dtype))
+            for part in parts
+        ]
+        product = torch.cat(products, dim=-1)
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+
+def _product_on_gpu(linear: StoredLinear, rows: Tensor) -> Tensor | None:
+    """By a kernel that reads the weight as it is stored; None for so many rows that decoding it once costs less."""
+    # Here, because it imports Triton, which takes a while and only a GPU needs.
+    from serving.kernels import triton_linear
+
+    if len(rows) > triton_linear.FEW_ROWS:
+        return None
+    product = getattr(triton_linear, f"{linear.scheme.name}_linear")
+    computed: Tensor = product(rows, *linear.weight(), bias=linear.bias)
+    return computed
+
+
+class NativeLinear(nn.Module):
+    """x [rows, inputs] → [rows, outputs] by native code; fp32 sums, activations as they are (bf16 or fp32)."""
+
+    packed: Tensor
+    bias: Tensor | None
+
+    def __init__(
+        self, scheme: str, packed: Tensor, bias: Tensor | None, inputs: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.scheme, self.in_features, self.out_features = scheme, inputs, outputs
+        self.register_buffer("packed", packed)
+        self.register_buffer("bias", None if bias is None else bias.float())
+
+    def extra_repr(self) -> str:
+        return f"{self.scheme}, in_features={self.in_features}, out_features={self.out_features}"
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if rows.dtype not in _NATIVE:
+            return self.forward(rows.float()).to(rows.dtype)
+        if rows.shape[-1] != self.in_features or not (rows.is_cpu and self.packed.is_cpu):
+            raise ValueError(
+                f"rows {[*rows.shape]} on '{rows.device}' for {self.in_features} inputs packed for a CPU; "
+                "quantize the model where it is to run"
+            )
+        rows = rows.contiguous()
+        product = rows.new_empty((*rows.shape[:-1], self.out_features))
+        self._multiply(rows, product)
+        return product
+
+    def _multiply(self, rows: Tensor, product: Tensor) -> None:
+        multiply = native.function(f"quantized_{self.scheme}_{_NATIVE[rows.dtype]}", "ppppiiii")
+        assert multiply is not None, "packed for native code that is not there"
+        multiply(
+            self.packed.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(),
+            rows.data_ptr(),
+            product.data_ptr(),
+            rows.numel() // self.in_features,
+            self.in_features,
+            self.out_features,
+            torch.get_num_threads(),
+        )
+
+
+_NATIVE = {torch.bfloat16: "bf16", torch.float32: "fp32"}

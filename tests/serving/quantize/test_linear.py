@@ -1,0 +1,99 @@
+"""A quantized linear layer against the product with the weight that its codes stand for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from serving.quantize.linear import SCHEMES, StoredLinear, quantized_linear
+
+ROUNDING = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 2e-5}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def layer(scheme: str, outputs: int, inputs: int, *, biased: bool) -> tuple[nn.Module, Tensor]:
+    """The module, and in fp64 the weight [outputs, inputs] and behind it the bias that it should multiply with."""
+    encoded = SCHEMES[scheme].encode(normal(outputs, inputs, seed=1))
+    bias = normal(outputs, seed=2).to(torch.bfloat16) if biased else None
+    stands_for = SCHEMES[scheme].decode(encoded, torch.float64)
+    added = torch.zeros(outputs, 1) if bias is None else bias[:, None]
+    return quantized_linear(encoded, bias, SCHEMES[scheme]), torch.cat(
+        (stands_for, added.double()), dim=1
+    )
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    scheme=st.sampled_from(["int8", "int4"]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]),
+    outputs=st.sampled_from([1, 15, 16, 33, 100]),
+    inputs=st.sampled_from([32, 96, 576]),
+    rows=st.integers(1, 19),
+    biased=st.booleans(),
+)
+def test_the_product_is_the_one_with_the_weight_that_the_codes_stand_for(
+    scheme: str, dtype: torch.dtype, outputs: int, inputs: int, rows: int, biased: bool
+) -> None:
+    module, stands_for = layer(scheme, outputs, inputs, biased=biased)
+    x = normal(rows, inputs, seed=3).to(dtype)
+    expected = torch.cat((x.double(), torch.ones(rows, 1, dtype=torch.float64)), 1) @ stands_for.T
+    product = module(x)
+    assert product.dtype == dtype
+    off = (product.double() - expected).abs()
+    assert (off <= ROUNDING[dtype] * (1 + expected.abs())).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    scheme=st.sampled_from(["int8", "int4"]),
+    dtype=st.sampled_from([torch.bfloat16, torch.float32]),
+    rows=st.integers(2, 70),
+    threads=st.integers(1, 2),
+    data=st.data(),
+)
+def test_what_a_row_gets_does_not_depend_on_the_rows_beside_it(
+    scheme: str, dtype: torch.dtype, rows: int, threads: int, data: st.DataObject
+) -> None:
+    module, _ = layer(scheme, 50, 2080, biased=True)
+    x = normal(rows, 2080, seed=3).to(dtype)
+    together = module(x)
+    torch.set_num_threads(threads)
+    first = data.draw(st.integers(0, rows - 1))
+    last = data.draw(st.integers(first + 1, rows))
+    assert torch.equal(module(x[first:last]), together[first:last])
+
+
+def test_rows_that_are_not_side_by_side_in_memory_are_multiplied_all_the_same() -> None:
+    module, _ = layer("int4", 20, 64, biased=False)
+    wide = normal(5, 128).to(torch.bfloat16)
+    assert torch.equal(module(wide[:, 32:96]), module(wide[:, 32:96].clone()))
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES))
+def test_the_plain_form_gives_back_what_was_encoded_and_multiplies_alike(scheme: str) -> None:
+    encoded = SCHEMES[scheme].encode(normal(70, 64, seed=1))
+    bias = normal(70, seed=2)
+    stored = StoredLinear(SCHEMES[scheme], encoded, bias)
+    x = normal(3, 64, seed=3)
+    expected = x @ SCHEMES[scheme].decode(encoded, torch.float32).T + bias
+    assert all(
+        torch.equal(one.float(), other.float())
+        for one, other in zip(stored.weight(), encoded, strict=True)
+    )
+    assert torch.allclose(stored(x), expected, atol=1e-5)
+    assert torch.allclose(quantized_linear(encoded, bias, SCHEMES[scheme])(x), expected, atol=1e-4)
+
+
+def test_rows_of_another_width_are_refused() -> None:
+    module, _ = layer("int8", 16, 64, biased=False)
+    with pytest.raises((ValueError, RuntimeError), match=r"64|mat1"):
+        module(torch.ones(2, 32))

@@ -1,0 +1,98 @@
+"""Quantizing a whole model in place."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from serving.models.llama import Llama
+from serving.quantize.linear import SCHEMES
+from serving.quantize.model import quantize, weight_bytes
+from serving.quantize.quality import compare, logits_of
+from serving.weights import load
+from tests.serving.models.tiny import save_tiny_llama
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_llama(folder, tie_word_embeddings=True)
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> Llama:
+    return load(str(folder), dtype=torch.bfloat16, cache_dir=None).model
+
+
+TEXTS = [torch.arange(3, 60), torch.arange(200, 120, -1)]
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES))
+def test_a_quantized_model_answers_as_one_of_the_weights_that_its_codes_stand_for(
+    folder: Path, scheme: str
+) -> None:
+    quantized, widened = (
+        load(str(folder), dtype=torch.float32, cache_dir=None).model for _ in range(2)
+    )
+    quantize(quantized, scheme, head=False)
+    how = SCHEMES[scheme]
+    for module in widened.layers.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.copy_(how.decode(how.encode(module.weight), torch.float32))
+    assert compare(logits_of(widened), logits_of(quantized), TEXTS).mean_kl < 1e-6
+
+
+def test_the_report_says_what_the_weights_took_and_take(model: Llama) -> None:
+    before = weight_bytes(model)
+    report = quantize(model, "int8")
+    assert (report.bytes_before, report.bytes_after) == (before, weight_bytes(model))
+    # The tied head becomes a matrix of its own, of bytes beside the embedding's bf16.
+    assert report.bytes_after < 0.75 * before
+    assert report.left == {}
+
+
+def test_the_originals_are_freed(model: Llama) -> None:
+    originals = [weakref.ref(part) for part in model.modules() if isinstance(part, nn.Linear)]
+    quantize(model, "int4")
+    gc.collect()
+    assert originals
+    assert not any(original() for original in originals)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_the_head_is_quantized_where_it_is_asked_for(model: Llama, head: bool) -> None:
+    report = quantize(model, "int4", head=head)
+    assert isinstance(model.lm_head, nn.Linear) is not head
+    assert list(report.left) == ([] if head else ["lm_head"])
+    assert model.embed_tokens.weight.dtype == torch.bfloat16
+
+
+def test_inputs_that_fill_no_group_stay_as_they_are_and_are_named() -> None:
+    model = nn.Sequential(nn.Linear(40, 64), nn.Linear(64, 8))
+    report = quantize(model, "int4")
+    assert report.left == {"0": "its 40 inputs are no multiple of 32"}
+    assert isinstance(model[0], nn.Linear)
+    assert not isinstance(model[1], nn.Linear)
+
+
+@pytest.mark.parametrize("scheme", list(SCHEMES))
+def test_a_damaged_weight_is_refused_by_its_name(model: Llama, scheme: str) -> None:
+    model.layers[1].mlp.down_proj.weight[3, 7] = float("nan")
+    with pytest.raises(
+        ValueError, match=rf"'layers.1.mlp.down_proj' can't be .* {scheme}: .*finite"
+    ):
+        quantize(model, scheme)
+
+
+def test_a_scheme_that_there_is_none_of_is_refused_with_those_there_are(model: Llama) -> None:
+    with pytest.raises(ValueError, match="no scheme 'int3'; expected one of int8, int4, fp8"):
+        quantize(model, "int3")
