@@ -72,7 +72,7 @@ class KeyHealthSerializer(serializers.Serializer[Any]):
     )
     dropped = SaidSerializer(many=True)
     held_up = SaidSerializer(many=True)
-    overflowed = SaidSerializer(many=True, help_text="tags with too many values")
+    overflowed = SaidSerializer(many=True, help_text="names with too many values")
     token_metrics = SaidSerializer(
         many=True, help_text="points of metrics of tokens and calls: what became of them"
     )

@@ -100,7 +100,7 @@ def span_lines(organization_id: int, alike: Alike) -> list[str]:
         alike.durations_ns,
         *(column for column in numbers if column is not None),
         *(_texts(said.get(name), len(rows)) for name in _TEXTS),
-        [as_json(known.raw_tags) for known in alike.known],
+        [as_json(known.raw) for known in alike.known],
     )
     marks = "\t".join("\\N" if column is None else "%d" for column in numbers)
     texts = "\t".join(["%s"] * len(_TEXTS))

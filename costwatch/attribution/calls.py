@@ -20,8 +20,9 @@ from collectors.observation import Observation, Tags
 from costwatch.accounts.models import Organization, Team
 from costwatch.attribution import family
 from costwatch.attribution.copying import micros_of
+from costwatch.attribution.dimensions import OTHER
 from costwatch.attribution.family import Told
-from costwatch.attribution.merge import Seen, outermost_first, tags_of
+from costwatch.attribution.merge import Seen, merge, outermost_first, tags_of
 from costwatch.attribution.models import Entry, SourceTeam
 from costwatch.domain.periods import Period
 
@@ -202,15 +203,10 @@ def _call(
         duration_seconds=_seconds(entry.duration_ns),
         team_id=team_id,
         team=teams.get(team_id) if team_id is not None else None,
-        feature=entry.source.feature or None,
-        customer=entry.source.customer or None,
         user=tags.user,
         session=tags.session,
         source_id=entry.source_id,
         source=str(entry.source),
-        provider=entry.offering.provider or None,
-        request_model=entry.offering.request_model or None,
-        response_model=entry.offering.response_model or None,
         response_id=next((o.response_id for o in counted if o.response_id), None),
         streaming=next((o.streaming for o in counted if o.streaming is not None), None),
         status=next((o.error_type for o in counted if o.error_type), "failed")
@@ -228,7 +224,22 @@ def _call(
         queue_seconds=_seconds(entry.queue_ns),
         observations=len(counted),
         entry=entry,
+        **_names(entry, outer, inherited),
     )
+
+
+_NAMES_OF_SOURCE = ("feature", "customer")
+_NAMES_OF_OFFERING = ("provider", "request_model", "response_model")
+
+
+def _names(entry: Entry, counted: Sequence[Seen], inherited: Sequence[Tags]) -> dict[str, Any]:
+    """What the call is called; as it was sent, where its source or offering says OTHER."""
+    kept = {name: getattr(entry.source, name) for name in _NAMES_OF_SOURCE}
+    kept |= {name: getattr(entry.offering, name) for name in _NAMES_OF_OFFERING}
+    if OTHER in kept.values() and (merged := merge(counted, inherited)) is not None:
+        said = asdict(merged.source) | asdict(merged.offering)
+        kept = {name: said[name] if kept[name] == OTHER else kept[name] for name in kept}
+    return {name: value or None for name, value in kept.items()}
 
 
 def _provenance(entry: Entry, counted: Sequence[Observation]) -> str:

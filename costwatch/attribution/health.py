@@ -42,6 +42,11 @@ ON CONFLICT (organization_id, hour, key_id) DO UPDATE SET
 """
 
 
+def too_many_values(name: str) -> str:
+    """The outcome of what was counted as other, by the name of what had too many values."""
+    return f"{TOO_MANY_VALUES}{name.replace('_', ' ')}: counted as other"
+
+
 def count_outcomes(
     key: IngestKey, outcomes: Mapping[str, int], examples: Mapping[str, str] | None = None
 ) -> None:

@@ -28,7 +28,7 @@ from collectors.observation import Decoded, Observation, Refusal
 from costwatch.accounts.models import IngestKey
 from costwatch.attribution import capacity, family, ledger, metric_use, partitions, spanned, spans
 from costwatch.attribution.family import Told
-from costwatch.attribution.health import REPEATED_ID, TOO_MANY_VALUES, count_outcomes
+from costwatch.attribution.health import REPEATED_ID, count_outcomes, too_many_values
 from costwatch.attribution.identity import call_id, start_micros
 from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import merge
@@ -157,8 +157,8 @@ def _outcomes(rows: Rows, fresh: Sequence[int], refusals: Iterable[Refusal]) -> 
         row = rows.single.get(place)
         outcomes[_outcome(row.observation) if row else "observation"] += 1
         known = rows.known[place]
-        for tag in (known.raw_tags or ()) if known else ():
-            outcomes[f"{TOO_MANY_VALUES}{tag}: counted as other"] += 1
+        for name in (known.raw or ()) if known else ():
+            outcomes[too_many_values(name)] += 1
     for refusal in refusals:
         outcomes[f"refused: {refusal.reason}"] += refusal.count
     return +outcomes

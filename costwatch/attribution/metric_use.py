@@ -24,6 +24,7 @@ from costwatch.accounts.models import IngestKey
 from costwatch.attribution import gaps, spanned, token_streams
 from costwatch.attribution.copying import datetime_of_hour, hours_of
 from costwatch.attribution.gaps import USE_COLUMNS, InForce, Place, Stream, Use, model_key
+from costwatch.attribution.health import too_many_values
 from costwatch.attribution.models import Batch, Offering
 from costwatch.attribution.rollups import USAGE_COLUMNS
 from costwatch.attribution.spanned import Kind, Spanned
@@ -74,7 +75,7 @@ def count(
     """
     kept = token_streams.keep(key, points)
     settled = settle(key.organization_id, kept, spanned.keep(key.organization_id, kinds))
-    return write(key, settled.rows), _outcomes(kept, settled)
+    return write(key, settled.rows), _outcomes(kept, settled) + _overflows(key, kept)
 
 
 def _outcomes(kept: Iterable[Kept], settled: Settled) -> Counter[str]:
@@ -86,6 +87,14 @@ def _outcomes(kept: Iterable[Kept], settled: Settled) -> Counter[str]:
             where = (point.time_unix_ns // HOUR_NS, one.stream.pk)
             outcomes[f"token metric: {_outcome(where, settled)}"] += 1
     return +outcomes
+
+
+def _overflows(key: IngestKey, kept: Iterable[Kept]) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    for one in kept:
+        for name in token_streams.overflown(key, one.fresh[0]) if one.fresh else ():
+            outcomes[too_many_values(name)] += len(one.fresh)
+    return outcomes
 
 
 _TOO_MANY = f"token metric: not counted, more than {token_streams.MOST_POINTS:,} points of a series in an hour"

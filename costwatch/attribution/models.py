@@ -248,7 +248,7 @@ class Span(models.Model):
     session = models.TextField(null=True)
     request_hash = models.TextField(null=True)  # keyed, as the next: see collectors/fingerprints.py
     prefix_hashes = models.TextField(null=True)
-    tags = models.JSONField(null=True)  # a link's; and an observation's that do not fit its profile
+    tags = models.JSONField(null=True)  # a link's; and what an observation's profile calls OTHER
 
     class Meta:
         indexes = [

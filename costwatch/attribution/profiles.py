@@ -25,7 +25,7 @@ from collectors.dialects.prototypes import Prototype
 from collectors.dialects.sheets import Sheet
 from collectors.observation import Observation, Provenance, Tags, Usage, Vantage
 from costwatch.accounts.models import IngestKey
-from costwatch.attribution.dimensions import OTHER, bounded, offering_id, source_id
+from costwatch.attribution.dimensions import OTHER, offering_id, overflown, source_id
 from costwatch.attribution.merge import Seen, offering_of, source_of
 from costwatch.attribution.models import Profile
 
@@ -66,7 +66,24 @@ _COMMON = tuple(
     if field.name not in _OF_THE_SPAN | _NESTED | set(_TIMES_AND_DEVICE)
 )
 _TAGS = ("team", "feature", "customer")  # of the span's own tags; who asked is not common
-_OF_SOURCE = {"team": "team_tag", "feature": "feature", "customer": "customer"}
+# What of an observation makes its source and offering, by the columns' names: only so many values of each are common.
+_DIMENSIONS = {
+    "team_tag": "team",
+    **{
+        name: name
+        for name in (
+            "feature",
+            "customer",
+            "service_name",
+            "environment",
+            "provider",
+            "request_model",
+            "response_model",
+        )
+    },
+    **{name: name for name in ("service_tier", "device_type", "allocation_method")},
+}
+_ALL_TAGS = frozenset(field.name for field in fields(Tags))
 _common_of = attrgetter(*_COMMON, *(f"tags.{name}" for name in _TAGS), "resource_tags")
 
 _CACHE_LIMIT = 50_000
@@ -86,7 +103,9 @@ class Known:
     service: tuple[str, str]  # its name and environment
     failed: bool
     repeated: bool  # the request had been answered before
-    raw_tags: Mapping[str, str] | None = None  # those that the profile calls OTHER
+    raw: Mapping[str, str] | None = (
+        None  # what the profile calls OTHER, by field of Tags or Observation
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,17 +130,32 @@ def known(key: IngestKey, observation: Observation) -> Known:
     found = _known.get((key.pk, common))
     if found is not None:
         return found
-    raw = {tag: said for tag in _TAGS if (said := getattr(observation.tags, tag))}
-    kept = bounded(key.organization_id, {_OF_SOURCE[tag]: said for tag, said in raw.items()})
-    lost = {tag: said for tag, said in raw.items() if kept[_OF_SOURCE[tag]] != said}
+    lost = _overflown(key, observation)
     if lost:
-        tags = replace(observation.tags, **dict.fromkeys(lost, OTHER))
-        return replace(known(key, replace(observation, tags=tags)), raw_tags=lost)
+        return replace(known(key, _with(observation, dict.fromkeys(lost, OTHER))), raw=lost)
     found = _make(key, observation, common)
     if len(_known) >= _CACHE_LIMIT:
         _known.clear()
     _known[key.pk, common] = found
     return found
+
+
+def _overflown(key: IngestKey, observation: Observation) -> dict[str, str]:
+    """What an observation says itself and is one value too many."""
+    alone = [Seen(replace(observation, resource_tags=Tags()), key.pk, b"", wraps=False)]
+    facts = source_of(alone, ()), offering_of(alone, alone)
+    lost = (_DIMENSIONS[column] for column in overflown(key.organization_id, *facts))
+    return {
+        name: getattr(observation.tags if name in _TAGS else observation, name)
+        for name in sorted(lost)
+    }
+
+
+def _with(observation: Observation, values: Mapping[str, str]) -> Observation:
+    """The observation with other values of some fields, of its tags too."""
+    of_tags = {name: value for name, value in values.items() if name in _ALL_TAGS}
+    own: dict[str, Any] = {name: value for name, value in values.items() if name not in of_tags}
+    return replace(observation, tags=replace(observation.tags, **of_tags), **own)
 
 
 def _make(key: IngestKey, observation: Observation, common: Sequence[Any]) -> Known:
@@ -220,19 +254,19 @@ def key_of(profile_id: int) -> int:
 
 
 def rebuilt(
-    profile_id: int, numbers: Sequence[int | None], raw_tags: Mapping[str, str], **own: Any
+    profile_id: int, numbers: Sequence[int | None], raw: Mapping[str, str], **own: Any
 ) -> Observation:
     """The observation that a row and its loaded profile were made from.
 
     numbers    in the order of NUMBERS.
-    raw_tags   what the profile does not say: who asked, and tags that it calls OTHER.
+    raw        what the profile does not say: who asked, and what it calls OTHER.
     own        what the span alone says: ids, times, response id.
     """
     common = _common_of_id(profile_id)
     usage = Usage(*numbers[: len(_USAGE)])
     rest: dict[str, Any] = dict(zip(_TIMES_AND_DEVICE, numbers[len(_USAGE) :], strict=True))
-    tags = replace(common.tags, **raw_tags)
-    return Observation(**common.fields, **rest, **own, usage=usage, tags=tags)
+    seen = Observation(**common.fields, **rest, **own, usage=usage, tags=common.tags)
+    return _with(seen, raw)
 
 
 def watched_by_several(organization_id: int) -> frozenset[tuple[str, str]]:

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from collectors.observation import Observation
 from costwatch.attribution.alike import HOUR_MICROS
 from costwatch.attribution.copying import datetime_of_hour, hours_of
+from costwatch.attribution.dimensions import bounded
 from costwatch.attribution.gaps import model_key
 from costwatch.attribution.spans import Rows
 from costwatch.domain.allocation import HOUR_NS
@@ -63,7 +64,7 @@ def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanne
     if not found:
         return []
     transaction.on_commit(partial(_remember, found.keys()))
-    said = {row for kind, seen in found.items() for row in _rows(kind, seen)}
+    said = {row for kind, seen in found.items() for row in _rows(organization_id, kind, seen)}
     hours, services, environments, models, vantages = zip(*sorted(said), strict=True)
     columns: dict[str, Any] = {
         "organization_id": organization_id,
@@ -78,17 +79,19 @@ def keep(organization_id: int, found: Mapping[Kind, Observation]) -> list[Spanne
         return [Spanned(hours_of(hour), *rest) for hour, *rest in cursor.fetchall()]
 
 
-def _rows(kind: Kind, seen: Observation) -> Iterable[Spanned]:
+def _rows(organization_id: int, kind: Kind, seen: Observation) -> Iterable[Spanned]:
     _, first, last = kind
-    service = (seen.service_name[:255], seen.environment[:255])
+    names = ("service_name", "environment", "request_model", "response_model")
+    # As sources and offerings name them, and as token_streams.py keeps those of metrics.
+    said = bounded(organization_id, {name: getattr(seen, name)[:255] for name in names})
+    service = (said["service_name"], said["environment"])
     for hour in range(first, min(last, first + _LONGEST_HOURS) + 1):
-        for model in _models(seen):
+        for model in _models(said["request_model"], said["response_model"]):
             yield Spanned(hour, *service, model, seen.vantage.value)
 
 
-def _models(seen: Observation) -> set[str]:
-    named = {model_key(name) for name in (seen.request_model, seen.response_model) if name}
-    return named or {""}
+def _models(*names: str) -> set[str]:
+    return {model_key(name) for name in names if name} or {""}
 
 
 def _remember(found: Collection[Kind]) -> None:

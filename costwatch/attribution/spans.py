@@ -325,7 +325,7 @@ def _line(organization_id: int, row: SpanRow) -> str:
         + f"\t{row.known.profile_id}\t\\\\x{seen.trace_id.hex()}\t\\\\x{seen.span_id.hex()}"
         + f"\t{seen.start_unix_ns % 1000}\t{seen.end_unix_ns - seen.start_unix_ns}\t{numbers}"
         + f"\t{text(seen.response_id)}\t{text(seen.tags.user)}\t{text(seen.tags.session)}"
-        + f"\t{text(seen.request_hash)}\t{text(seen.prefix_hashes)}\t{as_json(row.known.raw_tags)}\n"
+        + f"\t{text(seen.request_hash)}\t{text(seen.prefix_hashes)}\t{as_json(row.known.raw)}\n"
     )
 
 
@@ -353,11 +353,11 @@ def _row(columns: Sequence[Any]) -> SpanRow:
         row.tags = Tags(**json.loads(tags)) if tags else NO_TAGS
         return row
     start_unix_ns = begun_micros * 1000 + start_rest_ns
-    raw_tags = {"user": user, "session": session} | (json.loads(tags) if tags else {})
+    raw = {"user": user, "session": session} | (json.loads(tags) if tags else {})
     row.observation = profiles.rebuilt(
         profile_id,
         numbers,
-        raw_tags,
+        raw,
         trace_id=bytes(trace_id),
         span_id=bytes(span_id),
         parent_span_id=None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -20,9 +20,9 @@ from django.utils import timezone
 
 from collectors.observation import Meter, TokenPoint
 from costwatch.accounts.models import IngestKey
-from costwatch.attribution import gaps
+from costwatch.attribution import dimensions, gaps
 from costwatch.attribution.copying import datetime_of_hour, hours_of
-from costwatch.attribution.dimensions import offering_id, source_id
+from costwatch.attribution.dimensions import bounded, offering_id, source_id
 from costwatch.attribution.gaps import Reading, Segment, Stream, model_key
 from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import OfferingFacts, SourceFacts
@@ -100,24 +100,29 @@ def _streams(
 
 
 def _stream(key: IngestKey, digest: UUID, point: TokenPoint) -> TokenStream:
-    service, environment = point.service_name[:255], point.environment[:255]
-    process = repr((service, environment, point.instance_id, point.vantage.value)).encode()
-    named = {model_key(name) for name in (point.request_model, point.response_model) if name}
+    source, offering = _source(key, point), _offering(point)
+    service = (source.service_name, source.environment)
+    process = repr((*service, point.instance_id, point.vantage.value)).encode()
+    # As spanned.py keeps those of spans: what gives way to a span must still do so when there are too many to tell apart.
+    names = ("service_name", "environment", "request_model", "response_model")
+    said = asdict(source) | asdict(offering)
+    kept = bounded(key.organization_id, {name: said[name] for name in names})
+    named = {model_key(kept[name]) for name in ("request_model", "response_model") if kept[name]}
     return TokenStream(
         organization_id=key.organization_id,
         digest=digest,
         process=UUID(bytes=blake2b(process, digest_size=16).digest()),
         key=key,
         vantage=point.vantage.value,
-        service_name=service,
-        environment=environment,
+        service_name=kept["service_name"],
+        environment=kept["environment"],
         scope=point.scope[:255],
         family=point.family[:255],
         meter=point.meter.value,
         is_cumulative=point.is_cumulative,
         started_unix_ns=point.start_unix_ns if point.is_cumulative else 0,
-        source_id=source_id(key.organization_id, _source(key, point)),
-        offering_id=offering_id(key.organization_id, _offering(point)),
+        source_id=source_id(key.organization_id, source),
+        offering_id=offering_id(key.organization_id, offering),
         first_hour=datetime_of_hour(_first_hour(point)),
         last_hour=datetime_of_hour(point.time_unix_ns // HOUR_NS),
         models_said=sorted(named),
@@ -145,6 +150,11 @@ def _offering(point: TokenPoint) -> OfferingFacts:
         device_type="",
         allocation_method="",
     )
+
+
+def overflown(key: IngestKey, point: TokenPoint) -> set[str]:
+    """The names of what this point has one value too many of."""
+    return dimensions.overflown(key.organization_id, _source(key, point), _offering(point))
 
 
 def _first_hour(point: TokenPoint) -> int:

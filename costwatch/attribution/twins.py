@@ -21,6 +21,7 @@ from django.db import connection
 from collectors.observation import Observation, Provenance
 from costwatch.attribution import profiles
 from costwatch.attribution.copying import between
+from costwatch.attribution.dimensions import OTHER
 from costwatch.attribution.spans import Rows, SpanRow
 
 # How long before the inner span the outer one may begin, and how far the ends may disagree.
@@ -76,7 +77,7 @@ def near(organization_id: int, rows: Sequence[SpanRow]) -> list[tuple[bytes, Any
     last = max(one.end_unix_ns for one in seen) // 1000
     parameters: dict[str, Any] = {
         "organization_id": organization_id,
-        "services": sorted({one.service_name for one in seen}),
+        "services": sorted({OTHER, *(one.service_name for one in seen)}),
         "outputs": sorted({one.usage.output_tokens or 0 for one in seen}),
         **between(first, last, "first", "last"),
     }

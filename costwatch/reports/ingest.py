@@ -90,20 +90,20 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Overflow:
-    """A tag of which a key sent more different values than are kept apart, and of how many spans it became OTHER."""
+    """A name of which a key sent more different values than are kept apart, and of how many spans it became OTHER."""
 
     key: str
-    tag: str  # team, feature or customer
+    name: str  # feature, service name, request model, …
     items: int
 
 
 def overflows(organization: Organization, period: Period) -> list[Overflow]:
     """The most frequent first."""
     found = queries.ingest_health(organization, period, beginning=_BEGINNINGS["overflowed"])
-    return [Overflow(row.key, _tag_of(row.outcome), row.items) for row in found]
+    return [Overflow(row.key, _name_of(row.outcome), row.items) for row in found]
 
 
-def _tag_of(outcome: str) -> str:
+def _name_of(outcome: str) -> str:
     return outcome.removeprefix(_BEGINNINGS["overflowed"]).partition(":")[0]
 
 
