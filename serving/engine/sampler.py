@@ -118,7 +118,7 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> Chosen:
     # On a CPU one by one, so that a row's numbers stay in its cache; on a GPU together.
     groups = [[index] for index in others] if logits.device.type == "cpu" else [others]
     for group in groups:
-        chosen = _choose_with_care(_rows_of(logits, group), [rows[index] for index in group])
+        chosen = choose_together(_rows_of(logits, group), [rows[index] for index in group])
         parts.append((group, chosen))
     return _joined(parts)
 
@@ -132,7 +132,8 @@ def _joined(parts: Sequence[tuple[Sequence[int], Chosen]]) -> Chosen:
     return Chosen(_merged(*((rows, chosen.token_ids) for rows, chosen in parts)), reported)
 
 
-def _choose_with_care(logits: Tensor, rows: Sequence[Row]) -> Chosen:
+def choose_together(logits: Tensor, rows: Sequence[Row]) -> Chosen:
+    """What choose() does with a GPU's rows that want more than the greatest logit: all by the same operations."""
     is_edited = any(row.is_edited for row in rows)
     scores = logits.to(torch.float32, copy=is_edited, memory_format=torch.contiguous_format)
     _edit(scores, rows)
@@ -268,4 +269,4 @@ def sample(logits: Tensor, slices: Sequence[Slice]) -> list[int]:
     return token_ids
 
 
-__all__ = ["Chosen", "Row", "choose", "dice_throw", "sample"]
+__all__ = ["Chosen", "Row", "choose", "choose_together", "dice_throw", "sample"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from serving.engine.request import SamplingParams, TokenLogprob
-from serving.engine.sampler import Row, choose
+from serving.engine.sampler import Row, choose, choose_together
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 
@@ -101,11 +101,13 @@ def test_a_row_alone_beside_others_and_in_another_order_gets_the_same(
     dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
     logits = (torch.randn(len(rows), VOCAB) * 4).to(dtype)
     order = data.draw(st.permutations(range(len(rows))))
-    together, shuffled = choose(logits, rows), choose(logits[order], [rows[i] for i in order])
+    beside, shuffled = choose(logits, rows), choose(logits[order], [rows[i] for i in order])
+    as_on_a_gpu = choose_together(logits, rows)
     for place, index in enumerate(order):
         alone = choose(logits[index : index + 1], [rows[index]])
-        assert alone.token_ids[0] == together.token_ids[index] == shuffled.token_ids[place]
-        assert alone.logprobs()[0] == together.logprobs()[index] == shuffled.logprobs()[place]
+        for all_of_them, at in ((beside, index), (shuffled, place), (as_on_a_gpu, index)):
+            assert all_of_them.token_ids[at] == alone.token_ids[0]
+            assert all_of_them.logprobs()[at] == alone.logprobs()[0]
 
 
 # What vLLM makes of them, by hand: history is the prompt 0, 1 and the answer 1, 2, 2.
