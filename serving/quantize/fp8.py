@@ -1,4 +1,7 @@
-"""Eight bits as a small float (e4m3: largest 448), one scale an output row: w ≈ code · scale."""
+"""Eight bits as a small float (e4m3: largest 448), one scale an output row: w ≈ code · scale.
+
+fp8-dynamic rounds the activations too, each row with a scale of its own; fp8 leaves them as they are.
+"""
 
 from typing import NamedTuple
 
@@ -17,11 +20,15 @@ class Fp8Weight(NamedTuple):
 
 def encode(weight: Tensor) -> Fp8Weight:
     """The nearest codes to weight [outputs, inputs]. Raises ValueError where a weight is no number."""
-    wide = weight.float()
-    largest = wide.abs().amax(dim=1)
-    if not largest.isfinite().all():
+    if not weight.isfinite().all():
         raise ValueError("it holds weights that are not finite; the checkpoint is damaged")
-    scales = largest / _LARGEST_CODE
+    return encode_rows(weight)
+
+
+def encode_rows(rows: Tensor) -> Fp8Weight:
+    """Like encode, of anything: it does not look whether there are numbers, for which a GPU would be waited for."""
+    wide = rows.float()
+    scales = wide.abs().amax(dim=1) / _LARGEST_CODE
     codes = wide / torch.where(scales > 0, scales, 1)[:, None]
     return Fp8Weight(codes.clamp_(-_LARGEST_CODE, _LARGEST_CODE).to(torch.float8_e4m3fn), scales)
 

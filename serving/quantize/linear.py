@@ -43,6 +43,8 @@ SCHEMES = {
         Scheme("int8", int8.encode, int8.decode, pack_int8, head="int8"),
         Scheme("int4", int4.encode, int4.decode, pack_int4, head="int8"),
         Scheme("fp8", fp8.encode, fp8.decode, None, head="fp8"),
+        # A head's product is of few rows: rounding them too would gain nothing.
+        Scheme("fp8-dynamic", fp8.encode, fp8.decode, None, head="fp8"),
     )
 }
 
@@ -52,6 +54,8 @@ def quantized_linear(weight: Any, bias: Tensor | None, scheme: Scheme) -> nn.Mod
     if weight[0].device.type == "cpu" and scheme.pack is not None and native.library() is not None:
         outputs, inputs = _shape(weight)
         return NativeLinear(scheme.name, scheme.pack(weight), bias, inputs, outputs)
+    if scheme.name == "fp8-dynamic":
+        return Fp8Linear(weight, bias)
     return StoredLinear(scheme, weight, bias)
 
 
@@ -85,7 +89,7 @@ class StoredLinear(nn.Module):
         return self._kind(*(self.get_buffer(name) for name in self._kind._fields))
 
     def forward(self, rows: Tensor) -> Tensor:
-        if rows.is_cuda and (product := _product_on_gpu(self, rows)) is not None:
+        if (product := _product_by_kernel(self, rows)) is not None:
             return product
         parts = zip(*(torch.split(part, _OUTPUTS_AT_ONCE) for part in self.weight()), strict=True)
         products = [
@@ -96,16 +100,62 @@ class StoredLinear(nn.Module):
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
 
-def _product_on_gpu(linear: StoredLinear, rows: Tensor) -> Tensor | None:
-    """By a kernel that reads the weight as it is stored; None for so many rows that decoding it once costs less."""
-    # Here, because it imports Triton, which takes a while and only a GPU needs.
-    from serving.kernels import triton_linear
+def _product_by_kernel(linear: StoredLinear, rows: Tensor) -> Tensor | None:
+    """By a kernel that reads the weight as it is stored; None where there is none, and for so many rows that
+    decoding the weight once costs less."""
+    # Here, because they import Triton, which takes a while and only a GPU needs.
+    from serving.kernels import triton_jit, triton_linear
 
-    if len(rows) > triton_linear.FEW_ROWS:
+    if len(rows) > triton_linear.FEW_ROWS or not triton_jit.usable_on(rows):
         return None
-    product = getattr(triton_linear, f"{linear.scheme.name}_linear")
-    computed: Tensor = product(rows, *linear.weight(), bias=linear.bias)
-    return computed
+    multiply = getattr(triton_linear, f"{linear.scheme.name}_linear")
+    product: Tensor = multiply(rows, *linear.weight(), bias=linear.bias)
+    return product
+
+
+class Fp8Linear(nn.Module):
+    """x [rows, inputs] → [rows, outputs], x rounded to fp8 with a scale a row: twice as fast where there are many rows.
+
+    The library chooses its product by the number of rows, so a row's last bits may depend on how many there are. Raises ValueError for a GPU that can't multiply fp8.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: fp8.Fp8Weight, bias: Tensor | None) -> None:
+        super().__init__()
+        _check_fp8(weight.codes.device)
+        self.out_features, self.in_features = weight.codes.shape
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("scales", weight.scales)
+        self.register_buffer("bias", bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+    def forward(self, rows: Tensor) -> Tensor:
+        x = fp8.encode_rows(rows)
+        product = torch._scaled_mm(
+            x.codes,
+            self.codes.T,
+            scale_a=x.scales[:, None],
+            scale_b=self.scales[None, :],
+            # A GPU that scales by rows writes bf16 only.
+            out_dtype=torch.bfloat16 if rows.is_cuda else rows.dtype,
+        ).to(rows.dtype)
+        return product if self.bias is None else product + self.bias.to(product.dtype)
+
+
+def _check_fp8(device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 9):
+        raise ValueError(
+            f"'{torch.cuda.get_device_name(device)}' has compute capability {capability[0]}.{capability[1]}; "
+            "products in fp8 need 8.9 (Ada, Hopper) or later; use the scheme fp8, which widens weights"
+        )
 
 
 class NativeLinear(nn.Module):

@@ -1,11 +1,17 @@
 """A quantized linear layer against the product with the weight that its codes stand for."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from serving.quantize import fp8
 from serving.quantize.linear import SCHEMES, StoredLinear, quantized_linear
 
 ROUNDING = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 2e-5}
@@ -78,7 +84,10 @@ def test_rows_that_are_not_side_by_side_in_memory_are_multiplied_all_the_same() 
     assert torch.equal(module(wide[:, 32:96]), module(wide[:, 32:96].clone()))
 
 
-@pytest.mark.parametrize("scheme", list(SCHEMES))
+WEIGHT_ONLY = [scheme for scheme in SCHEMES if not scheme.endswith("-dynamic")]
+
+
+@pytest.mark.parametrize("scheme", WEIGHT_ONLY)
 def test_the_plain_form_gives_back_what_was_encoded_and_multiplies_alike(scheme: str) -> None:
     encoded = SCHEMES[scheme].encode(normal(70, 64, seed=1))
     bias = normal(70, seed=2)
@@ -97,3 +106,30 @@ def test_rows_of_another_width_are_refused() -> None:
     module, _ = layer("int8", 16, 64, biased=False)
     with pytest.raises((ValueError, RuntimeError), match=r"64|mat1"):
         module(torch.ones(2, 32))
+
+
+def test_fp8_dynamic_multiplies_what_rounded_activations_stand_for() -> None:
+    encoded, x, bias = fp8.encode(normal(80, 96, seed=1)), normal(5, 96, seed=3), normal(80, seed=2)
+    module = quantized_linear(encoded, bias, SCHEMES["fp8-dynamic"])
+    rounded = fp8.decode(fp8.encode(x), torch.float64)
+    expected = rounded @ fp8.decode(encoded, torch.float64).T + bias
+    assert torch.allclose(module(x).double(), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    platform.system() != "Linux" or platform.machine() != "x86_64",
+    reason="Triton is built for Linux on x86-64 only",
+)
+def test_the_plain_form_takes_a_gpus_kernels_where_there_are_any() -> None:
+    """In a process of its own, as whether Triton interprets is settled when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serving.quantize.interpreted"],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == WEIGHT_ONLY
