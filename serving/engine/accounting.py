@@ -138,6 +138,11 @@ class WorkModel:
     def fitted(self) -> bool:
         return self.coefficients is not PLAIN
 
+    @property
+    def method(self) -> str:
+        """How a step's time is shared out at present."""
+        return "work_model" if self.fitted else "tokens"
+
     def observe(self, step_ns: int, works: Collection[Work], *, anchor: bool = False) -> None:
         """Learn from a step that took step_ns."""
         if step_ns <= 0:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from serving.engine.speculate import Speculation, read_speculation
+
+KV_CACHE_DTYPES = ("auto", "int8", "fp8")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
@@ -13,6 +17,12 @@ class EngineConfig:
     block_tokens         tokens in a block
     max_waiting          requests that may wait before more are turned away
     threads              CPU threads of one step; more than the free cores makes it many times slower
+    prefix_cache         prompts that begin alike share blocks, and what is in the cache is not computed again
+    kv_cache_dtype       "auto" is the model's; "int8" and "fp8" hold twice as many tokens and round them
+    speculate            "ngram:4" proposes what the text itself repeats, "draft:SOURCE:4" what the small model SOURCE
+                         says; "" nothing. Answers are the same with each of them
+    cuda_graphs          replay recorded steps on a GPU instead of launching kernel by kernel
+    overlap              plan the next step while the device works on the last one; None: on a GPU
     """
 
     max_batch_tokens: int = 512
@@ -22,6 +32,11 @@ class EngineConfig:
     block_tokens: int = 16
     max_waiting: int = 256
     threads: int = 1
+    prefix_cache: bool = True
+    kv_cache_dtype: str = "auto"
+    speculate: str = ""
+    cuda_graphs: bool = True
+    overlap: bool | None = None
 
     def __post_init__(self) -> None:
         sizes = ("max_batch_requests", "kv_cache_bytes", "block_tokens", "max_waiting", "threads")
@@ -35,6 +50,19 @@ class EngineConfig:
             )
         if self.kv_blocks is not None and self.kv_blocks < 1:
             raise ValueError(f"kv_blocks={self.kv_blocks}: expected at least 1, or None")
+        if self.kv_cache_dtype not in KV_CACHE_DTYPES:
+            raise ValueError(
+                f"kv_cache_dtype={self.kv_cache_dtype!r}: expected one of {', '.join(KV_CACHE_DTYPES)}"
+            )
+        read_speculation(self.speculate)
+
+    @property
+    def speculation(self) -> Speculation | None:
+        return read_speculation(self.speculate)
+
+    def overlaps(self, device_type: str) -> bool:
+        """Whether the next step begins before the last one is looked at."""
+        return device_type == "cuda" if self.overlap is None else self.overlap
 
     def blocks(self, block_bytes: int) -> int:
         """Blocks of the KV cache, when one takes block_bytes. Raises ValueError when not one fits."""

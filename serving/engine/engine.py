@@ -6,15 +6,20 @@ Engine         start, submit, cancel, clock, stats, stop
 
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
+from serving.engine.admission import Limits
+from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
 from serving.engine.kv_cache import BlockPool
-from serving.engine.loop import Delivery, Limits, OnProgress, Runner, Step, StepLoop, StepResult
+from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
 from serving.engine.request import DeviceClock, EngineOverloaded, FinishReason, Request
 from serving.engine.runner import TorchRunner, block_bytes
-from serving.engine.scheduler import Scheduler
+from serving.engine.scheduler import Propose, Scheduler, no_drafts
+from serving.engine.speculate import DeviceDrafts, NGrams
 from serving.engine.warm_up import warm_up_steps
+from serving.models.llama import Llama
 from serving.weights import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -22,13 +27,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """How full the engine is at this instant."""
+    """How full the engine is at this instant, and sums since its start."""
 
     running: int
     waiting: int
     kv_blocks: int
     kv_blocks_used: int
-    preemptions: int  # since the start
+    preemptions: int  # this and all below since the start
+    steps: int
+    prompt_tokens: int
+    generated_tokens: int
+    prefix_queried_tokens: int
+    prefix_hit_tokens: int
+    draft_tokens: int
+    accepted_draft_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A step that was launched, and what waits for its result."""
+
+    step: Step
+    wait: Callable[[], StepResult]
 
 
 class Engine:
@@ -36,14 +56,19 @@ class Engine:
 
     on_progress is called on that thread, in the order of the tokens; it must not block. The last Progress of a
     request carries Finished, also when it failed, was cancelled, or the engine stopped. runner computes the
-    steps; None makes one for the model, with a KV cache of the configured size.
+    steps; None makes one for the model, with a KV cache of the configured size. Where config.overlap says so, the next
+    step is planned and launched before the last one's tokens are looked at, and the device never waits for us.
     """
 
     def __init__(
-        self, loaded: LoadedModel, config: EngineConfig, runner: Runner | None = None
+        self,
+        loaded: LoadedModel,
+        config: EngineConfig,
+        runner: Runner | None = None,
+        draft_model: Llama | None = None,
     ) -> None:
         size = block_bytes(loaded.config, config.block_tokens, loaded.model.dtype)
-        pool = BlockPool(config.blocks(size), config.block_tokens)
+        pool = BlockPool(config.blocks(size), config.block_tokens, sharing=config.prefix_cache)
         self.config = config
         self.context_tokens = min(loaded.config.max_position_embeddings, pool.capacity_tokens)
         self._runner = runner or TorchRunner(
@@ -51,6 +76,7 @@ class Engine:
             blocks=pool.blocks,
             block_tokens=config.block_tokens,
             threads=config.threads,
+            draft_model=draft_model,
         )
         self._loop = StepLoop(
             Scheduler(
@@ -58,10 +84,14 @@ class Engine:
                 max_batch_tokens=config.max_batch_tokens,
                 max_batch_requests=config.max_batch_requests,
                 max_waiting=config.max_waiting,
+                propose=_propose(config),
             ),
             loaded.tokenizer,
             Limits(self.context_tokens, loaded.config.vocab_size),
+            drafting=config.speculation is not None,
         )
+        self._overlaps = config.overlaps(loaded.model.device.type)
+        self._under_way: _UnderWay | None = None
         self._wake = threading.Condition()  # its lock guards all that follows, and the loop
         self._to_cancel: set[str] = set()
         self._stopping = False
@@ -86,11 +116,12 @@ class Engine:
 
     def submit(self, request: Request, on_progress: OnProgress) -> None:
         """Queue a request. Raises RequestRefused (it can't be served as it stands) or EngineOverloaded; then
-        on_progress is never called."""
+        on_progress is never called. A new constraint is compiled first, which may take a second."""
+        matcher = self._matcher(request)
         with self._wake:
             if self._stopping:
                 raise EngineOverloaded("the engine is stopping; try again later")
-            self._loop.submit(request, on_progress)
+            self._loop.submit(request, on_progress, matcher)
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
@@ -113,7 +144,12 @@ class Engine:
                 kv_blocks=scheduler.pool.blocks,
                 kv_blocks_used=scheduler.pool.used_blocks,
                 preemptions=scheduler.preemptions,
+                **asdict(self._loop.totals),
             )
+
+    def _matcher(self, request: Request) -> Matcher | None:
+        constraint = request.sampling.constraint
+        return None if constraint is None else self._grammars.matcher(constraint)
 
     def _serve(self) -> None:
         try:
@@ -124,43 +160,74 @@ class Engine:
         self._warm.set()
         while not self._stopping:
             self._turn()
+        if self._under_way is not None:
+            last, self._under_way = self._under_way, None
+            self._settle(last)
         self._deliver(self._end_all(FinishReason.CANCELLED))
 
     def _turn(self) -> None:
-        """Wait for work, do one step, hand out what it gave."""
+        """Launch the next step, then hand out what the one before it gave; without overlap, what this one gave."""
         try:
             self._deliver(self._cancel_or_wait())
-            with self._wake:
-                step = self._loop.begin_step()
-            if step is not None:
-                self._deliver(self._settle(step, self._run(step)))
+            before, self._under_way = self._under_way, self._launch_next()
+            if before is None and not self._overlaps:
+                before, self._under_way = self._under_way, None
+            if before is not None:
+                self._settle(before)
         except Exception as error:
             # A fault of our own. Who waits for an answer gets one, and the next request a fresh start.
             logger.exception("the engine failed between steps")
-            self._deliver(self._end_all(FinishReason.ERROR, f"the engine failed: {error!r}"))
+            self._give_up(FinishReason.ERROR, f"the engine failed: {error!r}")
 
     def _cancel_or_wait(self) -> list[Delivery]:
         with self._wake:
-            while not (self._stopping or self._to_cancel or len(self._loop.scheduler)):
+            while not (self._stopping or self._to_cancel or self._has_work()):
                 self._wake.wait()
             leaving, self._to_cancel = self._to_cancel, set()
             return [
                 delivery for request_id in leaving for delivery in self._loop.cancel(request_id)
             ]
 
-    def _run(self, step: Step) -> StepResult | Exception:
-        """Without the lock: requests come and go while the device works."""
-        try:
-            return self._runner.run(step.slices)
-        except Exception as error:
-            logger.exception("a step of %d requests failed", len(step.slices))
-            return error
+    def _has_work(self) -> bool:
+        return self._under_way is not None or len(self._loop.scheduler) > 0
 
-    def _settle(self, step: Step, result: StepResult | Exception) -> list[Delivery]:
+    def _launch_next(self) -> _UnderWay | None:
+        """Without the lock: requests come and go while the device works."""
         with self._wake:
-            if isinstance(result, Exception):
-                return self._loop.fail_step(step, f"the step failed: {result!r}")
-            return self._loop.settle_step(step, result)
+            step = self._loop.begin_step()
+            if step is None and self._under_way is None and len(self._loop.scheduler):
+                raise RuntimeError(f"{len(self._loop.scheduler)} requests and no step to do")
+        if step is None:
+            return None
+        try:
+            return _UnderWay(step, self._runner.launch(step.slices))
+        except Exception as error:
+            return _UnderWay(step, _raise(error))
+
+    def _settle(self, before: _UnderWay) -> None:
+        result = _wait(before)
+        if isinstance(result, StepResult):
+            with self._wake:
+                deliveries = self._loop.settle_step(before.step, result)
+            self._deliver(deliveries)
+            return
+        self._fail(before, result)
+        after, self._under_way = self._under_way, None
+        if after is not None:  # it builds on what the failed one should have computed
+            _wait(after)
+            self._fail(after, result)
+
+    def _fail(self, failed: _UnderWay, error: Exception) -> None:
+        with self._wake:
+            deliveries = self._loop.fail_step(failed.step, f"the step failed: {error!r}")
+        self._deliver(deliveries)
+
+    def _give_up(self, reason: FinishReason, error: str = "") -> None:
+        """End every request, when the device is done with a step under way; nobody knows what for."""
+        if self._under_way is not None:
+            _wait(self._under_way)
+            self._under_way = None
+        self._deliver(self._end_all(reason, error))
 
     def _end_all(self, reason: FinishReason, error: str = "") -> list[Delivery]:
         with self._wake:
@@ -187,7 +254,29 @@ class Engine:
         for slices in steps:
             with self._wake:
                 step = self._loop.begin_warm_up(slices)
-            result = self._runner.run(slices)
+            result = self._runner.launch(slices)()
             with self._wake:
                 self._loop.settle_warm_up(step, result)
         self._loop.work_model.fit()
+
+
+def _propose(config: EngineConfig) -> Propose:
+    speculation = config.speculation
+    if speculation is None:
+        return no_drafts
+    return (DeviceDrafts if speculation.draft_source else NGrams)(speculation.tokens)
+
+
+def _raise(error: Exception) -> Callable[[], StepResult]:
+    def wait() -> StepResult:
+        raise error
+
+    return wait
+
+
+def _wait(under_way: _UnderWay) -> StepResult | Exception:
+    try:
+        return under_way.wait()
+    except Exception as error:
+        logger.exception("a step of %d requests failed", len(under_way.step.slices))
+        return error

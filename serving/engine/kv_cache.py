@@ -1,24 +1,43 @@
-"""Who holds which block of the KV cache. Numbers only: the tensors are the runner's."""
+"""Who holds which block of the KV cache. Numbers only: the tensors are the runner's.
 
+A block is in one of three places:
+
+    held   in the tables of one or more requests; several hold it where their tokens begin alike
+    kept   in nobody's table, its keys and values still there to be found again by name; the longest unused goes first
+    free   its content is worth nothing
+"""
+
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
 
 class BlockPool:
-    """Blocks of block_tokens tokens each. Every block is free or in one request's table, never both."""
+    """Blocks of block_tokens tokens each.
 
-    def __init__(self, blocks: int, block_tokens: int) -> None:
+    A name stands for the tokens of a block and of all before it (see prefix.PrefixNames). sharing says whether
+    whoever uses the pool is to name blocks.
+    """
+
+    def __init__(self, blocks: int, block_tokens: int, *, sharing: bool = True) -> None:
         self.blocks = blocks
         self.block_tokens = block_tokens
+        self.sharing = sharing
         self._free = list(reversed(range(blocks)))  # the last one goes out first
         self._tables: dict[str, list[int]] = {}
+        self._holders: Counter[int] = Counter()  # tables that a block is in
+        self._by_name: dict[bytes, int] = {}
+        self._names: dict[int, bytes] = {}
+        self._kept: OrderedDict[int, None] = OrderedDict()  # longest unused first
 
     @property
     def free_blocks(self) -> int:
-        return len(self._free)
+        """Blocks to be had, kept ones included."""
+        return len(self._free) + len(self._kept)
 
     @property
     def used_blocks(self) -> int:
-        return self.blocks - len(self._free)
+        """Blocks in somebody's table."""
+        return self.blocks - self.free_blocks
 
     @property
     def capacity_tokens(self) -> int:
@@ -28,22 +47,86 @@ class BlockPool:
         """The request's blocks in the order of its tokens."""
         return tuple(self._tables.get(request_id, ()))
 
+    def find(self, names: Sequence[bytes]) -> int:
+        """How many of the names, from the first on, have a block here."""
+        for found, name in enumerate(names):
+            if name not in self._by_name:
+                return found
+        return len(names)
+
+    def begin(self, request_id: str, names: Sequence[bytes], tokens: int) -> int | None:
+        """Give a request without a table the blocks that its names have, and fresh ones for `tokens` tokens in all.
+
+        Returns how many blocks it found; None, with nothing changed, when too few are free for the others.
+        """
+        shared = [self._by_name[name] for name in names[: self.find(names)]]
+        for block in shared:
+            self._hold(block)
+        self._tables[request_id] = list(shared)
+        if not self.grow(request_id, tokens):
+            self.release(request_id)
+            return None
+        return len(shared)
+
     def grow(self, request_id: str, tokens: int) -> bool:
         """Make room for `tokens` tokens in all. False, with nothing changed, when too few blocks are free."""
         table = self._tables.get(request_id, [])
         wanted = -(-tokens // self.block_tokens) - len(table)
-        if wanted > len(self._free):
+        if wanted > self.free_blocks:
             return False
-        table.extend(self._free.pop() for _ in range(wanted))
+        for _ in range(wanted):
+            table.append(self._fresh())
         self._tables[request_id] = table
         return True
 
+    def name(self, request_id: str, names: Sequence[bytes]) -> None:
+        """The request's first len(names) blocks are computed: from now on they are found by these names.
+
+        A block whose name another block has already stays nameless: both hold the same.
+        """
+        for block, name in zip(self._tables[request_id], names, strict=False):
+            if block not in self._names and name not in self._by_name:
+                self._by_name[name], self._names[block] = block, name
+
     def release(self, request_id: str) -> None:
         """Take all blocks of a request back. One that holds none is no mistake: it may never have run."""
-        self._free.extend(reversed(self._tables.pop(request_id, [])))
+        # The last goes first, here and out of the kept ones: without its beginning a prefix is never found.
+        for block in reversed(self._tables.pop(request_id, [])):
+            self._holders[block] -= 1
+            if self._holders[block]:
+                continue
+            del self._holders[block]
+            if block in self._names:
+                self._kept[block] = None
+            else:
+                self._free.append(block)
+
+    def forget(self) -> None:
+        """Forget all names: what the blocks hold is not to be trusted."""
+        self._free.extend(self._kept)
+        self._kept.clear()
+        self._by_name.clear()
+        self._names.clear()
+
+    def _hold(self, block: int) -> None:
+        self._kept.pop(block, None)
+        self._holders[block] += 1
+
+    def _fresh(self) -> int:
+        if not self._free:
+            block, _ = self._kept.popitem(last=False)
+            del self._by_name[self._names.pop(block)]
+            self._free.append(block)
+        block = self._free.pop()
+        self._hold(block)
+        return block
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block is in exactly one place."""
-        held = [block for table in self._tables.values() for block in table]
-        everywhere = sorted(held + self._free)
+        held = Counter(block for table in self._tables.values() for block in table)
+        assert held == self._holders, f"holders {self._holders}, tables {held}"
+        everywhere = sorted([*held, *self._free, *self._kept])
         assert everywhere == list(range(self.blocks)), f"blocks lost or doubled: {everywhere}"
+        assert {block: name for name, block in self._by_name.items()} == self._names
+        assert self._kept.keys() <= self._names.keys()
+        assert not self._names.keys() & set(self._free)

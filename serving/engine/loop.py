@@ -1,63 +1,60 @@
 """Everything between two steps of the engine: who is let in, what a step's time was for, who gets what.
 
-The engine calls begin_step(), lets the runner compute, and calls settle_step() or fail_step(); what these return
-is to be delivered. Nothing here knows of threads or tensors: the engine holds its lock around every call.
+The engine calls begin_step(), lets the runner compute, and calls settle_step() or fail_step(), in the order in which
+steps began; what these return is to be delivered. The next step may begin before the last one is settled. Nothing here
+knows of threads or tensors: the engine holds its lock around every call.
 """
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from serving.engine.accounting import Work, WorkModel, attribute
+from serving.engine.accounting import Share, Work, WorkModel, attribute
+from serving.engine.admission import Limits, check
+from serving.engine.answer import Answer, Matcher, OnProgress, Vocabulary
+from serving.engine.device_time import DeviceTime
 from serving.engine.request import (
     DeviceClock,
-    Finished,
     FinishReason,
     Progress,
     Request,
     RequestRefused,
+    TokenLogprob,
 )
 from serving.engine.scheduler import RequestState, Scheduler, Slice
 from serving.engine.shadow import PrefixShadow, RequestShadow
 from serving.engine.text import TextStream
 
-OnProgress = Callable[[Progress], None]
 Delivery = tuple[OnProgress, Progress]
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """tokens by request id, one for each slice that samples; device_ns is the step's time on the device."""
+    """What a step gave; device_ns is its time on the device.
 
-    tokens: Mapping[str, int]
+    tokens     chosen ones, by request id: one for each slice that samples, and one more for each of its drafts.
+    drafts     those that the device proposed itself.
+    logprobs   one for each of tokens, where the request asked for them.
+    """
+
+    tokens: Mapping[str, Sequence[int]]
     device_ns: int
+    drafts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    logprobs: Mapping[str, Sequence[TokenLogprob]] = field(default_factory=dict)
 
 
 class Runner(Protocol):
-    """Computes steps. attach() is called once, on the thread that runs them."""
+    """Computes steps. attach() is called once, on the thread that launches them.
+
+    launch() begins a step and returns at once where the device works by itself; what it returns waits for the result.
+    Steps are computed in the order of their launches.
+    """
 
     def attach(self) -> None: ...
 
-    def run(self, slices: Sequence[Slice]) -> StepResult: ...
-
-
-class Vocabulary(Protocol):
-    """What the loop needs of a tokenizer."""
-
-    @property
-    def eos_token_ids(self) -> Collection[int]: ...
-
-    def decode(self, token_ids: Sequence[int], /) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a request may ask for. context_tokens counts prompt and answer."""
-
-    context_tokens: int
-    vocab_size: int
+    def launch(self, slices: Sequence[Slice]) -> Callable[[], StepResult]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +66,16 @@ class Step:
 
 
 @dataclass(slots=True)
-class _Client:
-    """A request's state, its answer as text, and whom to tell."""
+class Totals:
+    """Sums since the start. prefix_queried_tokens and prefix_hit_tokens are of prompts that were let in."""
 
-    state: RequestState
-    text: TextStream
-    on_progress: OnProgress
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_draft_tokens: int = 0
 
 
 class StepLoop:
@@ -86,186 +87,211 @@ class StepLoop:
         vocabulary: Vocabulary,
         limits: Limits,
         now_ns: Callable[[], int] = time.monotonic_ns,
+        *,
+        drafting: bool = False,
     ) -> None:
         self.scheduler = scheduler
         self.work_model = WorkModel()
+        self.totals = Totals()
         self._vocabulary = vocabulary
         self._limits = limits
         self._now_ns = now_ns
-        self._clients: dict[str, _Client] = {}
+        self._drafting = drafting
+        self._answers: dict[str, Answer] = {}
         self._prefixes = PrefixShadow()
-        self._answers = RequestShadow()
-        self._started_ns = now_ns()
-        self._started_unix_ns = time.time_ns()
-        self._attributed_ns = 0
-        self._unattributed_ns = 0
-        self._step_began_ns: int | None = None
+        self._answered = RequestShadow()
+        self._time = DeviceTime(now_ns(), time.time_ns())
+        self._under_way = 0
 
-    def submit(self, request: Request, on_progress: OnProgress) -> None:
-        """Queue a request. Raises RequestRefused or EngineOverloaded; then on_progress is never called."""
-        self._check(request)
-        state = RequestState(request, _seed(request))
+    def submit(
+        self, request: Request, on_progress: OnProgress, matcher: Matcher | None = None
+    ) -> None:
+        """Queue a request; matcher is its constraint's. Raises RequestRefused or EngineOverloaded; then on_progress
+        is never called."""
+        check(request, self._limits)
+        if request.request_id in self._answers:
+            raise RequestRefused(f"a request '{request.request_id}' is under way already")
+        state = RequestState(
+            request,
+            _seed(request),
+            min(
+                len(request.prompt_token_ids) + request.sampling.max_tokens,
+                self._limits.context_tokens,
+            ),
+            drafting=self._drafting and matcher is None,
+        )
         self.scheduler.add(state)
         text = TextStream(self._vocabulary.decode, request.sampling.stop)
-        self._clients[request.request_id] = _Client(state, text, on_progress)
+        self._answers[request.request_id] = Answer(
+            state, text, self._vocabulary, on_progress, matcher
+        )
 
     def cancel(self, request_id: str) -> list[Delivery]:
-        """End a request, between steps. One that is not there has ended already."""
-        if request_id not in self._clients:
+        """End a request, when no step under way computes for it. One that is not there has ended already."""
+        answer = self._answers.get(request_id)
+        if answer is None or answer.is_over:
             return []
-        return [self._finish(self._clients[request_id], FinishReason.CANCELLED)]
+        return self._end(answer, FinishReason.CANCELLED)
 
     def end_all(self, reason: FinishReason, error: str = "") -> list[Delivery]:
-        """End every request; a step under way is given up."""
-        self._step_began_ns = None
-        return [self._finish(client, reason, error=error) for client in [*self._clients.values()]]
+        """End every request; steps under way are given up, and what they computed is not to be trusted."""
+        self._under_way = 0
+        self.scheduler.pool.forget()
+        deliveries = []
+        for answer in [*self._answers.values()]:
+            answer.state.steps = 0
+            deliveries += (
+                [self._finish(answer)] if answer.is_over else self._end(answer, reason, error)
+            )
+        return deliveries
 
     def begin_step(self) -> Step | None:
-        """Plan the next step; None when nobody wants anything."""
-        slices = self.scheduler.plan()
+        """Plan the next step; None when there is nothing to do before the steps under way are settled."""
+        now_ns = self._look()
+        slices = [self._with_mask(part) for part in self.scheduler.plan()]
         if not slices:
             return None
-        step = Step(slices, self._now_ns())
+        self._under_way += 1
         for part in slices:
-            self._note_first_step(self._clients[part.request_id].state, step.began_ns)
-        self._step_began_ns = step.began_ns
-        return step
+            self._note_first_step(self._answers[part.request_id], now_ns)
+        return Step(slices, now_ns)
 
     def settle_step(self, step: Step, result: StepResult) -> list[Delivery]:
         """Share the step's time out, take its tokens in, and see who is done."""
         works = _works(step.slices)
-        device_ns = self._close_step(step, result.device_ns)
-        self._charge(device_ns, works)
+        device_ns, shares = self._close_step(step, works, result.device_ns)
         self.work_model.observe(device_ns, works.values())
-        self.scheduler.advance(step.slices)
-        return [self._take_token(request_id, token) for request_id, token in result.tokens.items()]
+        deliveries: list[Delivery] = []
+        for part in step.slices:
+            deliveries += self._settle_slice(part, shares[part.request_id], result)
+        self._look()
+        return deliveries
 
     def fail_step(self, step: Step, error: str) -> list[Delivery]:
-        """The step failed: who was in it is charged the time that it took, and told."""
-        self._charge(self._close_step(step, None), _works(step.slices))
-        failed = [self._clients[part.request_id] for part in step.slices]
-        return [self._finish(client, FinishReason.ERROR, error=error) for client in failed]
+        """The step failed: who was in it is charged the time that it took, and told.
+
+        Steps that began after it fail too: they build on what it should have computed.
+        """
+        _, shares = self._close_step(step, _works(step.slices), None)
+        self.scheduler.pool.forget()
+        deliveries: list[Delivery] = []
+        for part in step.slices:
+            answer = self._answers[part.request_id]
+            answer.bill.charge(shares[part.request_id], part, 0, is_overrun=answer.is_over)
+            self.scheduler.settle(part, part.drafts)
+            deliveries += (
+                self._leave(answer)
+                if answer.is_over
+                else self._end(answer, FinishReason.ERROR, error)
+            )
+        self._look()
+        return deliveries
+
+    def begin_warm_up(self, slices: Sequence[Slice]) -> Step:
+        now_ns = self._look()
+        self._under_way += 1
+        return Step(slices, now_ns)
 
     def settle_warm_up(self, step: Step, result: StepResult) -> None:
         """A step for nobody: its time is unattributed, and what it teaches about steps is kept."""
-        device_ns = self._close_step(step, result.device_ns)
-        self._unattributed_ns += device_ns
+        self._under_way -= 1
+        device_ns = self._time.believable(result.device_ns, self._now_ns())
+        self._time.leave_unattributed(device_ns)
         self.work_model.observe(device_ns, _works(step.slices).values(), anchor=True)
-
-    def begin_warm_up(self, slices: Sequence[Slice]) -> Step:
-        self._step_began_ns = self._now_ns()
-        return Step(slices, self._step_began_ns)
+        self._look()
 
     def clock(self) -> DeviceClock:
-        """Where the time went, up to the last instant of which that is known: now, or the begin of the step
-        under way. So none of the figures ever falls."""
-        until_ns = self._now_ns() if self._step_began_ns is None else self._step_began_ns
-        wall_ns = until_ns - self._started_ns
-        return DeviceClock(
-            started_unix_ns=self._started_unix_ns,
-            wall_ns=wall_ns,
-            attributed_ns=self._attributed_ns,
-            unattributed_ns=self._unattributed_ns,
-            idle_ns=wall_ns - self._attributed_ns - self._unattributed_ns,
-        )
+        """Where the time went, up to the last moment for which that is known."""
+        if not self._under_way:
+            self._look()
+        return self._time.clock()
 
-    def _check(self, request: Request) -> None:
-        _check_sampling(request)
-        self._check_prompt(request.prompt_token_ids)
-        if request.request_id in self._clients:
-            raise RequestRefused(f"a request '{request.request_id}' is under way already")
+    @property
+    def unfinished_device_ns(self) -> int:
+        """What was charged to requests that are still here."""
+        return sum(answer.bill.device_ns for answer in self._answers.values())
 
-    def _check_prompt(self, token_ids: Sequence[int]) -> None:
-        if not token_ids:
-            raise RequestRefused("the prompt is empty; send at least one token")
-        limit = self._limits.context_tokens
-        if len(token_ids) >= limit:
-            raise RequestRefused(
-                f"the prompt has {len(token_ids)} tokens; prompt and answer have room for {limit} "
-                f"together: send at most {limit - 1}"
-            )
-        if min(token_ids) < 0 or max(token_ids) >= self._limits.vocab_size:
-            raise RequestRefused(
-                f"the prompt has token ids from {min(token_ids)} to {max(token_ids)}; "
-                f"the model knows 0 to {self._limits.vocab_size - 1}"
-            )
+    def _look(self) -> int:
+        now_ns = self._now_ns()
+        self._time.look(now_ns, is_idle=not self._under_way)
+        return now_ns
 
-    def _note_first_step(self, state: RequestState, began_ns: int) -> None:
+    def _with_mask(self, part: Slice) -> Slice:
+        matcher = self._answers[part.request_id].matcher
+        return part if matcher is None or not part.samples else replace(part, mask=matcher.mask())
+
+    def _note_first_step(self, answer: Answer, now_ns: int) -> None:
         """A cache would be asked now, when the request is let in, and not when it came to the door."""
-        if state.scheduled_ns is None:
-            state.scheduled_ns = began_ns
-            state.prefix_repeated_tokens = self._prefixes.observe(state.request.prompt_token_ids)
-            state.request_repeated = self._answers.answered_before(state.request)
+        if answer.scheduled_ns is not None:
+            return
+        state = answer.state
+        answer.scheduled_ns = now_ns
+        answer.prefix_repeated_tokens = self._prefixes.observe(state.request.prompt_token_ids)
+        answer.request_repeated = self._answered.answered_before(state.request)
+        self.totals.prefix_queried_tokens += state.prompt_tokens
+        self.totals.prefix_hit_tokens += state.cached_tokens or 0
+        self.totals.prompt_tokens += state.prompt_tokens
 
-    def _close_step(self, step: Step, device_ns: int | None) -> int:
-        """The step's time: the device's word, but never more than passed, or idle time would be negative."""
-        self._step_began_ns = None
-        passed_ns = self._now_ns() - step.began_ns
-        return passed_ns if device_ns is None else min(device_ns, passed_ns)
+    def _close_step(
+        self, step: Step, works: Mapping[str, Work], device_ns: int | None
+    ) -> tuple[int, dict[str, Share]]:
+        """The step's time, and its requests' shares of it."""
+        self._under_way -= 1
+        self.totals.steps += 1
+        device_ns = self._time.believable(device_ns, self._now_ns())
+        self._time.attribute(device_ns)
+        return device_ns, attribute(device_ns, works, self.work_model.coefficients)
 
-    def _charge(self, device_ns: int, works: Mapping[str, Work]) -> None:
-        for request_id, share in attribute(device_ns, works, self.work_model.coefficients).items():
-            state = self._clients[request_id].state
-            state.device_ns += share.device_ns
-            state.device_ns_marginal += share.marginal_ns
-            state.device_ns_alone += share.alone_ns
-        self._attributed_ns += device_ns
+    def _settle_slice(self, part: Slice, share: Share, result: StepResult) -> list[Delivery]:
+        answer = self._answers[part.request_id]
+        tokens = result.tokens.get(part.request_id, ())
+        accepted = _accepted(part, result) if part.drafts else 0
+        answer.bill.charge(share, part, accepted, is_overrun=answer.is_over)
+        self.scheduler.settle(part, part.drafts - accepted)
+        self.totals.draft_tokens += part.drafts
+        self.totals.accepted_draft_tokens += accepted
+        if answer.is_over:
+            return self._leave(answer)
+        if not tokens:
+            return []
+        logprobs = result.logprobs.get(part.request_id, ())
+        progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
+        self.totals.generated_tokens += len(progress.token_ids)
+        if answer.is_over and not answer.state.steps:
+            return [self._finish(answer, progress)]
+        return [(answer.on_progress, progress)]
 
-    def _take_token(self, request_id: str, token_id: int) -> Delivery:
-        client = self._clients[request_id]
-        state = client.state
-        state.token_ids.append(token_id)
-        if state.first_token_ns is None:
-            state.first_token_ns = self._now_ns()
-        text = client.text.push(token_id)
-        reason = self._finish_reason(client, token_id)
-        if reason is not None:
-            return self._finish(client, reason, token_ids=(token_id,), text=text)
-        return client.on_progress, Progress(request_id, (token_id,), text)
+    def _end(self, answer: Answer, reason: FinishReason, error: str = "") -> list[Delivery]:
+        """The answer is over before its time."""
+        text = answer.end(reason, self._now_ns(), error)
+        progress = Progress(answer.state.request_id, text=text)
+        if answer.state.steps:
+            return [(answer.on_progress, progress)] if text else []
+        return [self._finish(answer, progress)]
 
-    def _finish_reason(self, client: _Client, token_id: int) -> FinishReason | None:
-        state, sampling = client.state, client.state.request.sampling
-        ended = token_id in self._vocabulary.eos_token_ids and not sampling.ignore_eos
-        if ended or client.text.stopped:
-            return FinishReason.STOP
-        full = len(state.token_ids) >= self._limits.context_tokens
-        return FinishReason.LENGTH if full or state.output_tokens >= sampling.max_tokens else None
+    def _leave(self, answer: Answer) -> list[Delivery]:
+        """Go, unless a step under way still computes for it."""
+        return [] if answer.state.steps else [self._finish(answer)]
 
-    def _finish(
-        self,
-        client: _Client,
-        reason: FinishReason,
-        *,
-        token_ids: tuple[int, ...] = (),
-        text: str = "",
-        error: str = "",
-    ) -> Delivery:
-        state = client.state
+    def _finish(self, answer: Answer, progress: Progress | None = None) -> Delivery:
+        state = answer.state
         self.scheduler.finish(state)
-        del self._clients[state.request_id]
-        if reason in (FinishReason.STOP, FinishReason.LENGTH):
-            self._answers.answered(state.request)
-        finished = _finished(state, reason, self._now_ns(), error)
-        text += client.text.finish()
-        return client.on_progress, Progress(state.request_id, token_ids, text, finished)
+        del self._answers[state.request_id]
+        if answer.reason in (FinishReason.STOP, FinishReason.LENGTH):
+            self._answered.answered(state.request)
+        finished = answer.finished(self.work_model.method)
+        last = progress or Progress(state.request_id)
+        return answer.on_progress, replace(last, finished=finished)
 
 
-def _finished(state: RequestState, reason: FinishReason, now_ns: int, error: str) -> Finished:
-    return Finished(
-        reason=reason,
-        prompt_tokens=state.prompt_tokens,
-        output_tokens=state.output_tokens,
-        arrived_ns=state.request.arrived_ns,
-        scheduled_ns=state.scheduled_ns,
-        first_token_ns=state.first_token_ns,
-        finished_ns=now_ns,
-        device_ns=state.device_ns,
-        device_ns_marginal=state.device_ns_marginal,
-        device_ns_alone=state.device_ns_alone,
-        prefix_repeated_tokens=state.prefix_repeated_tokens,
-        request_repeated=state.request_repeated,
-        error=error,
-    )
+def _accepted(part: Slice, result: StepResult) -> int:
+    """How many drafts, from the first on, are what was chosen in their place."""
+    drafts = result.drafts.get(part.request_id, part.token_ids[-part.drafts :])
+    chosen = result.tokens[part.request_id]
+    for place, draft in enumerate(drafts):
+        if draft != chosen[place]:
+            return place
+    return part.drafts
 
 
 def _seed(request: Request) -> int:
@@ -282,20 +308,3 @@ def _works(slices: Sequence[Slice]) -> dict[str, Work]:
         )
         for part in slices
     }
-
-
-def _check_sampling(request: Request) -> None:
-    sampling = request.sampling
-    wrong = [
-        f"{name}={getattr(sampling, name)}: expected {wanted}"
-        for name, wanted, fits in (
-            ("max_tokens", "at least 1", sampling.max_tokens >= 1),
-            ("temperature", "0 or more", sampling.temperature >= 0),
-            ("top_p", "above 0 and at most 1", 0 < sampling.top_p <= 1),
-            ("top_k", "0 (all) or more", sampling.top_k >= 0),
-            ("stop", "texts that are not empty", all(sampling.stop)),
-        )
-        if not fits
-    ]
-    if wrong:
-        raise RequestRefused("; ".join(wrong))

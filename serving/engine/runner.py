@@ -1,15 +1,17 @@
-"""Runs a step on the device, and says how long the device took."""
+"""Runs steps on the device, and says how long the device took."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from serving.engine.loop import StepResult
-from serving.engine.sampler import sample
+from serving.engine.request import TokenLogprob
+from serving.engine.sampler import Chosen, Row, choose
 from serving.engine.scheduler import Slice
-from serving.engine.step import step_tensors
+from serving.engine.step import Earlier, StepTensors, step_tensors
 from serving.layers.attention import LayerCache
 from serving.models.llama import Llama, LlamaConfig
 
@@ -20,41 +22,172 @@ def block_bytes(config: LlamaConfig, block_tokens: int, dtype: torch.dtype) -> i
     return numbers * block_tokens * dtype.itemsize
 
 
-class TorchRunner:
-    """A model and its paged KV cache."""
+class PagedModel:
+    """A model and its paged KV cache: one block more than the tables know, for padding rows."""
 
-    def __init__(self, model: Llama, *, blocks: int, block_tokens: int, threads: int) -> None:
-        self._model = model
+    def __init__(self, model: Llama, *, blocks: int, block_tokens: int) -> None:
+        self.model = model
+        self._blocks = blocks
         self._block_tokens = block_tokens
-        self._threads = threads
-        self._scratch_slot = blocks * block_tokens  # first of one block more than the tables know
         self._pad_to = rows_multiple(model)
         self._caches = _caches(model, blocks + 1, block_tokens)
+
+    def compute(
+        self, slices: Sequence[Slice], earlier: Earlier | None
+    ) -> tuple[Tensor, StepTensors]:
+        """Logits of the rows after which a token is chosen, and the step; keys and values go to the cache."""
+        step = step_tensors(
+            slices,
+            block_tokens=self._block_tokens,
+            scratch_block=self._blocks,
+            pad_to=self._pad_to,
+            device=self.model.device,
+            earlier=earlier,
+        )
+        hidden = self.model(step.token_ids, step.positions, self._caches, step.batch)
+        if not step.sampling:
+            return hidden[:0], step
+        count = sum(part.drafts + 1 for part in step.sampling)
+        logits: Tensor = self.model.logits(hidden[step.sampled_rows])
+        return logits[:count], step
+
+
+class TorchRunner:
+    """A model on its device; draft_model, if there is one, proposes where slices leave places for drafts."""
+
+    def __init__(
+        self,
+        model: Llama,
+        *,
+        blocks: int,
+        block_tokens: int,
+        threads: int,
+        draft_model: Llama | None = None,
+    ) -> None:
+        self._paged = PagedModel(model, blocks=blocks, block_tokens=block_tokens)
+        self._drafter = draft_model and Drafter(
+            PagedModel(draft_model, blocks=blocks, block_tokens=block_tokens)
+        )
+        self._threads = threads
+        self._earlier: Earlier | None = None
 
     def attach(self) -> None:
         """Bind to the calling thread, which is to run the steps."""
         torch.set_num_threads(self._threads)
 
     @torch.inference_mode()
-    def run(self, slices: Sequence[Slice]) -> StepResult:
-        """Compute the slices. Returns the tokens of those that sample, and the step's time on the device."""
-        timer = _timer(self._model.device)
-        step = step_tensors(
-            slices,
-            block_tokens=self._block_tokens,
-            scratch_slot=self._scratch_slot,
-            pad_to=self._pad_to,
-            device=self._model.device,
-        )
-        hidden = self._model(step.token_ids, step.positions, self._caches, step.batch)
-        sampling = [part for part in slices if part.samples]
-        tokens = self._sample(hidden, step.sampled_rows, sampling) if sampling else []
-        ids = (part.request_id for part in sampling)
-        return StepResult(dict(zip(ids, tokens, strict=True)), timer.stop_ns())
+    def launch(self, slices: Sequence[Slice]) -> Callable[[], StepResult]:
+        """Begin to compute the slices; what comes back waits for the tokens and for the step's time."""
+        timer = _timer(self._paged.model.device)
+        drafts: Mapping[str, Sequence[int]] = {}
+        if self._drafter is not None:
+            drafts = self._drafter.propose(slices, self._earlier)
+            slices = [_with_drafts(part, drafts) for part in slices]
+        logits, step = self._paged.compute(slices, self._earlier)
+        rows = [row for part in step.sampling for row in _rows(part)]
+        chosen = choose(logits, rows) if rows else None
+        self._earlier = _earlier(step.sampling, chosen)
+        stop_ns = timer.stop()
+        return lambda: _result(step.sampling, chosen, drafts, stop_ns())
 
-    def _sample(self, hidden: Tensor, rows: Tensor, slices: Sequence[Slice]) -> list[int]:
-        logits = self._model.logits(hidden[rows])
-        return sample(logits[: len(slices)], slices)
+
+class Drafter:
+    """A small model that computes every token that the large one does, in blocks of the same numbers, so that it always
+    knows what came before."""
+
+    def __init__(self, paged: PagedModel) -> None:
+        self._paged = paged
+
+    def propose(self, slices: Sequence[Slice], earlier: Earlier | None) -> dict[str, Sequence[int]]:
+        """Its most probable tokens in the places for drafts, by request id."""
+        drafts: dict[str, list[int]] = {part.request_id: [] for part in slices if part.drafts}
+        logits, step = self._paged.compute([_without_drafts(part) for part in slices], earlier)
+        most = max((part.drafts for part in slices), default=0)
+        # One round more than there are drafts: the last draft's keys and values are needed if it is kept.
+        for place in range(most):
+            best = logits.argmax(dim=-1).tolist() if step.sampling else []
+            for part, token_id in zip(step.sampling, best, strict=True):
+                if part.request_id in drafts:
+                    drafts[part.request_id].append(token_id)
+            going_on = [
+                _at_draft(part, place, drafts[part.request_id][place])
+                for part in slices
+                if part.drafts > place
+            ]
+            logits, step = self._paged.compute(going_on, None)
+        return {
+            part.request_id: drafts[part.request_id][: part.drafts]
+            for part in slices
+            if part.drafts
+        }
+
+
+def _without_drafts(part: Slice) -> Slice:
+    return replace(part, token_ids=part.token_ids[: len(part.token_ids) - part.drafts], drafts=0)
+
+
+def _at_draft(part: Slice, place: int, token_id: int) -> Slice:
+    """The slice of one draft alone."""
+    start = part.end - part.drafts + place
+    return replace(part, token_ids=(token_id,), start=start, drafts=0)
+
+
+def _with_drafts(part: Slice, drafts: Mapping[str, Sequence[int]]) -> Slice:
+    if not part.drafts:
+        return part
+    sure = part.token_ids[: len(part.token_ids) - part.drafts]
+    return replace(part, token_ids=(*sure, *drafts[part.request_id]))
+
+
+def _rows(part: Slice) -> list[Row]:
+    """One for each token that is chosen: after the newest one, and after each draft as if it were kept."""
+    drafts = part.token_ids[len(part.token_ids) - part.drafts :]
+    return [
+        Row(
+            sampling=part.sampling,
+            seed=part.seed,
+            position=part.position + place,
+            history=(*part.history, *drafts[:place]) if part.history else (),
+            prompt_tokens=part.prompt_tokens,
+            mask=part.mask if isinstance(part.mask, Tensor) else None,
+        )
+        for place in range(part.drafts + 1)
+    ]
+
+
+def _earlier(sampling: Sequence[Slice], chosen: Chosen | None) -> Earlier | None:
+    """Tokens that the next step may need before they are known here; drafts are never needed so early."""
+    if chosen is None:
+        return None
+    places: dict[str, int] = {}
+    row = 0
+    for part in sampling:
+        places[part.request_id] = row
+        row += part.drafts + 1
+    return Earlier(chosen.token_ids, places)
+
+
+def _result(
+    sampling: Sequence[Slice],
+    chosen: Chosen | None,
+    drafts: Mapping[str, Sequence[int]],
+    device_ns: int,
+) -> StepResult:
+    """Waits for the device."""
+    if chosen is None:
+        return StepResult({}, device_ns)
+    token_ids = chosen.token_ids.tolist()
+    tokens: dict[str, Sequence[int]] = {}
+    logprobs: dict[str, Sequence[TokenLogprob]] = {}
+    reports = chosen.logprobs()
+    row = 0
+    for part in sampling:
+        rows = slice(row, row + part.drafts + 1)
+        tokens[part.request_id] = token_ids[rows]
+        if part.sampling.logprobs is not None:
+            logprobs[part.request_id] = [report for report in reports[rows] if report is not None]
+        row = rows.stop
+    return StepResult(tokens, device_ns, drafts, logprobs)
 
 
 def rows_multiple(model: Llama) -> int:
@@ -81,22 +214,27 @@ class _ClockTimer:
     def __init__(self) -> None:
         self._began_ns = time.monotonic_ns()
 
-    def stop_ns(self) -> int:
-        return time.monotonic_ns() - self._began_ns
+    def stop(self) -> Callable[[], int]:
+        passed_ns = time.monotonic_ns() - self._began_ns
+        return lambda: passed_ns
 
 
 class _EventTimer:
-    """A GPU's own clock. Tokens have arrived when this is stopped, so there is next to nothing to wait for."""
+    """A GPU's own clock. stop() marks the end; what it returns waits for it and gives the nanoseconds between."""
 
     def __init__(self) -> None:
         self._began, self._ended = _event(), _event()
         self._began.record()
 
-    def stop_ns(self) -> int:
+    def stop(self) -> Callable[[], int]:
         self._ended.record()
-        self._ended.synchronize()
-        elapsed_ms: float = self._began.elapsed_time(self._ended)
-        return round(elapsed_ms * 1e6)
+
+        def elapsed_ns() -> int:
+            self._ended.synchronize()
+            elapsed_ms: float = self._began.elapsed_time(self._ended)
+            return round(elapsed_ms * 1e6)
+
+        return elapsed_ns
 
 
 def _event() -> torch.cuda.Event:

@@ -1,37 +1,63 @@
 """Which requests compute how many tokens in the next step.
 
-First come, first served. Answers under way go before prompts, since somebody reads along; prompts are cut into
-chunks so that a step stays within its budget of tokens. When the KV cache is full, the youngest request gives
-its blocks back and computes its tokens again later. No torch here.
+Answers under way go before prompts, since somebody reads along; prompts are cut into chunks so that a step stays
+within its budget of tokens. Among prompts, and among those who wait, a lower priority number goes first, then whom
+somebody waits for (interactive before batch), then the team that got least so far (fairness.py), then who came
+first. When the KV cache is full, the last in that order gives its blocks back and computes its tokens again later.
+A batch request makes room for an interactive one.
+
+A step may be planned while the one before it is still on the device: then a request's newest token is not known yet,
+and its slice says COMING in its place. No torch here.
 
     RequestState   a request and how far it is
     Slice          what one request computes in one step
-    Scheduler      add, cancel, plan, advance, finish
+    Scheduler      add, plan, settle, finish
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from serving.engine.fairness import FairShare
 from serving.engine.kv_cache import BlockPool
-from serving.engine.request import EngineOverloaded, Request, SamplingParams
+from serving.engine.prefix import PrefixNames
+from serving.engine.request import EngineOverloaded, Objective, Request, SamplingParams
+
+COMING = -1  # the token that the step before this one is choosing
+DRAFT = -2  # a token that the device's own draft model proposes
+
+Propose = Callable[["RequestState"], Sequence[int]]
+
+
+def no_drafts(_: "RequestState") -> Sequence[int]:
+    return ()
 
 
 @dataclass(slots=True, eq=False)
 class RequestState:
-    """A request on its way. Of token_ids (prompt, then answer) the first computed_tokens are in the KV cache."""
+    """A request on its way. Of its tokens (prompt, then answer) the first computed_tokens are in the KV cache, or will be
+    once the steps under way are done.
+
+    names            of the prompt's and answer's whole blocks, as far as they were wanted
+    coming_tokens    tokens that steps under way will choose: none or one
+    steps            steps under way that it is part of
+    leaving          it gets no further step, and waits only for those under way
+    known_tokens     tokens whose keys and values were computed once already
+    """
 
     request: Request
     seed: int
+    most_tokens: int  # prompt and answer together
+    arrival: int = 0  # place in the order of arrival
     token_ids: list[int] = field(init=False)
+    names: list[bytes] = field(default_factory=list)
     computed_tokens: int = 0
-    scheduled_ns: int | None = None
-    first_token_ns: int | None = None
-    device_ns: int = 0
-    device_ns_marginal: int = 0
-    device_ns_alone: int = 0
-    prefix_repeated_tokens: int = 0
-    request_repeated: bool = False
+    coming_tokens: int = 0
+    steps: int = 0
+    leaving: bool = False
+    known_tokens: int = 0
+    cached_tokens: int | None = None
+    preemptions: int = 0
+    drafting: bool = False
 
     def __post_init__(self) -> None:
         self.token_ids = list(self.request.prompt_token_ids)
@@ -49,19 +75,41 @@ class RequestState:
         return len(self.token_ids) - self.prompt_tokens
 
     @property
+    def is_answering(self) -> bool:
+        """Whether only its newest token is missing in the KV cache."""
+        return self.computed_tokens >= max(self.prompt_tokens, self._tokens - 1)
+
+    @property
     def missing_tokens(self) -> int:
-        """Tokens whose keys and values are still to be computed; one while it answers."""
-        return len(self.token_ids) - self.computed_tokens
+        """Tokens whose keys and values the next step may compute; one while it answers."""
+        if self.leaving or (self.coming_tokens and self._must_be_settled):
+            return 0
+        return self._tokens - self.computed_tokens
+
+    @property
+    def _tokens(self) -> int:
+        return len(self.token_ids) + self.coming_tokens
+
+    @property
+    def _must_be_settled(self) -> bool:
+        """Whether nothing can be planned for it before its newest token is known."""
+        return (
+            self._tokens >= self.most_tokens or self.drafting or self.request.sampling.needs_history
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What one request computes in one step: token_ids at positions start, start + 1, ….
 
-    block_table   KV blocks of the request, enough for start + len(token_ids) tokens.
-    samples       True where these are its last tokens, so that the next one is chosen.
-    is_decode     True for the one token that an answer under way adds.
-    position      of the token to be chosen in the answer, from 0; with seed it fixes the dice.
+    block_table      KV blocks of the request, enough for start + len(token_ids) tokens.
+    samples          True where these are its last tokens, so that the next one is chosen.
+    is_decode        True for the token that an answer under way adds, and drafts behind it.
+    drafts           how many of token_ids, at the end, are proposals: after each the next one is chosen too.
+    position         of the (first) token to be chosen in the answer, from 0; with seed it fixes the dice.
+    history          prompt and answer so far; only where sampling.needs_history.
+    repeated_tokens  how many of token_ids were computed before, and lost.
+    mask             what a constraint allows; whoever computes knows its type.
     """
 
     request_id: str
@@ -73,6 +121,11 @@ class Slice:
     sampling: SamplingParams
     seed: int
     position: int
+    drafts: int = 0
+    history: Sequence[int] = ()
+    prompt_tokens: int = 0
+    repeated_tokens: int = 0
+    mask: object = None
 
     @property
     def end(self) -> int:
@@ -85,25 +138,38 @@ class Slice:
 
 
 class Scheduler:
-    """Every request that was added is waiting or running until finish() or cancel() takes it out."""
+    """Every request that was added is waiting or running until finish() takes it out.
+
+    propose   drafts for an answer under way: tokens that may come next.
+    """
 
     def __init__(
-        self, pool: BlockPool, *, max_batch_tokens: int, max_batch_requests: int, max_waiting: int
+        self,
+        pool: BlockPool,
+        *,
+        max_batch_tokens: int,
+        max_batch_requests: int,
+        max_waiting: int,
+        propose: Propose = no_drafts,
     ) -> None:
         self.pool = pool
+        self.fairness = FairShare()
         self.preemptions = 0
+        self._names = PrefixNames(pool.block_tokens)
         self._max_batch_tokens = max_batch_tokens
         self._max_batch_requests = max_batch_requests
         self._max_waiting = max_waiting
-        self._waiting: deque[RequestState] = deque()
-        self._running: list[RequestState] = []  # oldest first
+        self._propose = propose
+        self._arrivals = 0
+        self._waiting: dict[str, RequestState] = {}
+        self._running: dict[str, RequestState] = {}
 
     def __len__(self) -> int:
         return len(self._running) + len(self._waiting)
 
     def __iter__(self) -> Iterator[RequestState]:
-        yield from self._running
-        yield from self._waiting
+        yield from self._running.values()
+        yield from self._waiting.values()
 
     @property
     def running(self) -> int:
@@ -119,80 +185,227 @@ class Scheduler:
             raise EngineOverloaded(
                 f"{len(self._waiting)} requests are waiting already, the most that may; try again later"
             )
-        self._waiting.append(state)
+        self._arrivals += 1
+        state.arrival = self._arrivals
+        self.fairness.enter(state.request.team)
+        self._waiting[state.request_id] = state
 
     def finish(self, state: RequestState) -> None:
-        """Take a request out and its blocks back."""
+        """Take a request out and its blocks back. It must be in no step under way."""
         self.pool.release(state.request_id)
-        (self._running if state in self._running else self._waiting).remove(state)
+        self.fairness.leave(state.request.team)
+        if self._running.pop(state.request_id, None) is None:
+            del self._waiting[state.request_id]
 
     def plan(self) -> list[Slice]:
-        """The next step; empty only when there is nothing to do. Blocks for it are taken."""
-        counts = self._counts_of_running()
-        counts |= self._counts_of_admitted(self._max_batch_tokens - sum(counts.values()))
-        by_id = {state.request_id: state for state in self._running}
-        return [self._slice(by_id[request_id], count) for request_id, count in counts.items()]
+        """The next step; empty when there is nothing to do before the steps under way are settled.
 
-    def advance(self, slices: Sequence[Slice]) -> None:
-        """The step is done: its tokens are in the KV cache."""
-        computed = {part.request_id: part.end for part in slices}
-        for state in self._running:
-            state.computed_tokens = computed.get(state.request_id, state.computed_tokens)
-
-    def _counts_of_running(self) -> dict[str, int]:
-        """Tokens by request id, as budget and blocks go.
-
-        In order of age answers come first by themselves: a prompt that the budget cut had all that was left of
-        it, so nobody was let in behind.
+        Blocks for it are taken, and its tokens count as computed: call settle() when they are.
         """
-        counts: dict[str, int] = {}
-        budget = self._max_batch_tokens
-        for state in tuple(self._running):
-            count = min(state.missing_tokens, budget)
-            if state in self._running and count and self._make_room(state, count):
-                counts[state.request_id] = count
-                budget -= count
-        return counts
+        self._make_way()
+        answering = sorted(self._answering(), key=self._turn)
+        plan = _Plan(self._max_batch_tokens, self._max_batch_tokens - len(answering))
+        for state in answering:
+            self._add_answer(plan, state)
+        for state in sorted((*self._reading(), *self._ready_to_begin()), key=self._turn):
+            if plan.budget:
+                self._add_prompt(plan, state)
+        return [self._slice(state, tokens) for state, tokens in plan.parts.values()]
 
-    def _make_room(self, state: RequestState, count: int) -> bool:
-        """Find blocks for count more tokens, preempting younger requests for them. False: it went itself."""
-        while not self.pool.grow(state.request_id, state.computed_tokens + count):
-            youngest = self._running[-1]
-            self._preempt(youngest)
-            if youngest is state:
+    def settle(self, part: Slice, rejected_tokens: int = 0) -> None:
+        """A slice is done. rejected_tokens, at its end, turned out to be none of the answer's."""
+        state = self._running.get(part.request_id) or self._waiting[part.request_id]
+        state.steps -= 1
+        if part.samples:
+            state.coming_tokens -= 1
+        if part.request_id in self._running:  # or a preemption took all of it away
+            state.computed_tokens -= rejected_tokens
+        state.known_tokens -= rejected_tokens
+
+    def _turn(self, state: RequestState) -> tuple[int, bool, int, int]:
+        """The lowest goes first."""
+        request = state.request
+        served = self.fairness.served(request.team)
+        return request.priority, _is_batch(state), served, state.arrival
+
+    def _answering(self) -> list[RequestState]:
+        return [state for state in self._running.values() if state.is_answering]
+
+    def _make_way(self) -> None:
+        """What runs for nobody in particular gives its place to those whom somebody waits for."""
+        waiting = [state for state in self._ready_to_begin() if not _is_batch(state)]
+        places = self._max_batch_requests - len(self._running)
+        blocks = self.pool.free_blocks
+        for state in sorted(waiting, key=self._turn):
+            names = self._names_to_find(state)
+            wanted = -(-len(state.token_ids) // self.pool.block_tokens) - self.pool.find(names)
+            while not places or wanted > blocks:
+                free_blocks = self.pool.free_blocks
+                if not self._preempt_batch(state.request.priority):
+                    return
+                places += 1
+                blocks += self.pool.free_blocks - free_blocks
+            places -= 1
+            blocks -= wanted
+
+    def _preempt_batch(self, priority: int) -> bool:
+        """Preempt the last of the batch requests that are no more urgent. False: there is none."""
+        batch = [
+            state
+            for state in self._running.values()
+            if _is_batch(state) and state.request.priority >= priority
+        ]
+        if batch:
+            self._preempt(max(batch, key=self._turn))
+        return bool(batch)
+
+    def _reading(self) -> list[RequestState]:
+        return [state for state in self._running.values() if not state.is_answering]
+
+    def _ready_to_begin(self) -> list[RequestState]:
+        return [state for state in self._waiting.values() if not state.steps]
+
+    def _add_answer(self, plan: "_Plan", state: RequestState) -> None:
+        if state.request_id not in self._running or not (plan.budget and state.missing_tokens):
+            return
+        if not self._make_room(plan, state, state.computed_tokens + 1):
+            return
+        newest = state.token_ids[state.computed_tokens :] or [COMING]
+        plan.add(state, [*newest, *self._drafts(plan, state)])
+
+    def _drafts(self, plan: "_Plan", state: RequestState) -> Sequence[int]:
+        """As many as the budget, the cache and what is left of the answer have room for."""
+        if state.coming_tokens:
+            return ()
+        most = min(plan.draft_budget, state.most_tokens - len(state.token_ids) - 1)
+        drafts = self._propose(state)[: max(most, 0)]
+        if not drafts or not self.pool.grow(state.request_id, len(state.token_ids) + len(drafts)):
+            return ()
+        plan.draft_budget -= len(drafts)
+        return drafts
+
+    def _add_prompt(self, plan: "_Plan", state: RequestState) -> None:
+        if state.request_id in self._waiting and not self._begin_if_there_is_room(plan, state):
+            return
+        count = min(state.missing_tokens, plan.budget)
+        if count and state.request_id in self._running:
+            end = state.computed_tokens + count
+            plan.add(state, state.token_ids[state.computed_tokens : end])
+            plan.names.update(state.names[: -(-end // self.pool.block_tokens)])
+
+    def _begin_if_there_is_room(self, plan: "_Plan", state: RequestState) -> bool:
+        """Let a waiting request in. Once there is no room for one, nobody behind it is let in: the long would starve."""
+        names = self._names_to_find(state)
+        if plan.is_full or plan.will_compute(names[self.pool.find(names) :]):
+            return False
+        plan.is_full = not self._begin(state, names)
+        return not plan.is_full
+
+    def _begin(self, state: RequestState, names: Sequence[bytes]) -> bool:
+        """Blocks for all of its tokens at once: half a prompt in the cache would only be thrown out again."""
+        if len(self._running) >= self._max_batch_requests:
+            return False
+        found = self.pool.begin(state.request_id, names, len(state.token_ids))
+        if found is None:
+            return False
+        self._running[state.request_id] = self._waiting.pop(state.request_id)
+        state.computed_tokens = found * self.pool.block_tokens
+        if state.cached_tokens is None:
+            state.cached_tokens = state.computed_tokens
+        return True
+
+    def _names_to_find(self, state: RequestState) -> Sequence[bytes]:
+        """At least one token has to be computed, or there is nothing to choose the next one from."""
+        if not self.pool.sharing:
+            return ()
+        self._names.extend(state.names, state.token_ids)
+        return state.names[: (len(state.token_ids) - 1) // self.pool.block_tokens]
+
+    def _make_room(self, plan: "_Plan", state: RequestState, tokens: int) -> bool:
+        """Find blocks for `tokens` tokens in all, preempting others for them. False: it went itself."""
+        while not self.pool.grow(state.request_id, tokens):
+            last = max(
+                (other for other in self._running.values() if other.request_id not in plan.parts),
+                key=self._turn,
+            )
+            self._preempt(last)
+            if last is state:
                 return False
         return True
 
     def _preempt(self, state: RequestState) -> None:
         self.pool.release(state.request_id)
-        self._running.remove(state)
         state.computed_tokens = 0
-        self._waiting.appendleft(state)  # before those that came later, whatever max_waiting says
+        state.preemptions += 1
         self.preemptions += 1
+        self._waiting[state.request_id] = self._running.pop(state.request_id)
 
-    def _counts_of_admitted(self, budget: int) -> dict[str, int]:
-        """Let in who waits, in order, until something runs out. Nobody is preempted for a newcomer."""
-        counts: dict[str, int] = {}
-        while self._waiting and budget and len(self._running) < self._max_batch_requests:
-            state = self._waiting[0]
-            # Blocks for the whole prompt at once: half a prompt in the cache would only be thrown out again.
-            if not self.pool.grow(state.request_id, state.missing_tokens):
-                break
-            self._running.append(self._waiting.popleft())
-            counts[state.request_id] = min(state.missing_tokens, budget)
-            budget -= counts[state.request_id]
-        return counts
-
-    def _slice(self, state: RequestState, count: int) -> Slice:
-        start, end = state.computed_tokens, state.computed_tokens + count
-        return Slice(
+    def _slice(self, state: RequestState, token_ids: Sequence[int]) -> Slice:
+        start = state.computed_tokens
+        end = start + len(token_ids)
+        known = len(state.token_ids) + state.coming_tokens
+        is_decode = state.is_answering
+        part = Slice(
             request_id=state.request_id,
-            token_ids=tuple(state.token_ids[start:end]),
+            token_ids=tuple(token_ids),
             start=start,
             block_table=self.pool.table(state.request_id),
-            samples=end == len(state.token_ids),
-            is_decode=count == 1 and start >= state.prompt_tokens,
+            samples=end >= known,
+            is_decode=is_decode,
             sampling=state.request.sampling,
             seed=state.seed,
-            position=state.output_tokens,
+            position=state.output_tokens + state.coming_tokens,
+            drafts=max(end - known, 0),
+            history=tuple(state.token_ids) if state.request.sampling.needs_history else (),
+            prompt_tokens=state.prompt_tokens,
+            repeated_tokens=max(min(state.known_tokens, end) - start, 0),
         )
+        self._launch(state, part)
+        return part
+
+    def _launch(self, state: RequestState, part: Slice) -> None:
+        fresh = len(part.token_ids) - part.repeated_tokens
+        self.fairness.serve(
+            state.request.team,
+            prefill_tokens=0 if part.is_decode else fresh,
+            decode_tokens=fresh if part.is_decode else 0,
+        )
+        state.steps += 1
+        state.coming_tokens += part.samples
+        state.computed_tokens = part.end
+        state.known_tokens = max(state.known_tokens, part.end)
+        self._name_blocks(state)
+
+    def _name_blocks(self, state: RequestState) -> None:
+        """Whoever is planned later computes later, so whole blocks may be found from now on. Tokens that are not
+        known yet, and drafts, have no names."""
+        if self.pool.sharing:
+            self._names.extend(state.names, state.token_ids)
+            whole = state.computed_tokens // self.pool.block_tokens
+            self.pool.name(state.request_id, state.names[:whole])
+
+
+def _is_batch(state: RequestState) -> bool:
+    return state.request.objective is Objective.BATCH
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A step in the making. budget and draft_budget are tokens; names are of blocks that it computes.
+
+    is_full   somebody waits for room that there is not.
+    """
+
+    budget: int
+    draft_budget: int
+    is_full: bool = False
+    parts: dict[str, tuple[RequestState, Sequence[int]]] = field(default_factory=dict)
+    names: set[bytes] = field(default_factory=set)
+
+    def add(self, state: RequestState, token_ids: Sequence[int]) -> None:
+        self.parts[state.request_id] = state, token_ids
+        self.budget -= len(token_ids)
+
+    def will_compute(self, names: Sequence[bytes]) -> bool:
+        """Whether the first of names is computed by this very step: who needs it finds it in the next one."""
+        return bool(names) and names[0] in self.names

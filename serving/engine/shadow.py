@@ -3,18 +3,16 @@
     PrefixShadow    leading prompt tokens that were seen before
     RequestShadow   greedy requests that were answered before
 
-The key is random and dies with the process, so that a memory dump gives no prompt away by guessing.
+Keys are random and die with the process, so that a memory dump gives no prompt away by guessing.
 """
 
-import hashlib
 import secrets
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+from serving.engine.prefix import PrefixNames, keyed_digest
 from serving.engine.request import Request
-
-_DIGEST_BYTES = 16
 
 
 class _RecentHashes:
@@ -38,27 +36,20 @@ class PrefixShadow:
     """A prefix cache's table without the cache: each block's hash covers every block before it."""
 
     def __init__(self, capacity_blocks: int = 65_536, block_tokens: int = 16) -> None:
-        self._block_tokens = block_tokens
-        self._key = secrets.token_bytes(32)
+        self._names = PrefixNames(block_tokens)
         self._seen = _RecentHashes(capacity_blocks)
 
     def observe(self, token_ids: Sequence[int]) -> int:
         """How many leading tokens were seen before, in whole blocks; from now on all of these were."""
-        chain = list(self._chain(token_ids))
+        chain: list[bytes] = []
+        self._names.extend(chain, token_ids)
         repeated = next(
             (i for i, digest in enumerate(chain) if digest not in self._seen), len(chain)
         )
         # The first block is touched last: forgetting it before its successors would make them useless.
         for digest in reversed(chain):
             self._seen.touch(digest)
-        return repeated * self._block_tokens
-
-    def _chain(self, token_ids: Sequence[int]) -> Iterator[bytes]:
-        digest = b""
-        for end in range(self._block_tokens, len(token_ids) + 1, self._block_tokens):
-            block = array("I", token_ids[end - self._block_tokens : end]).tobytes()
-            digest = _hash(digest + block, self._key)
-            yield digest
+        return repeated * self._names.block_tokens
 
 
 class RequestShadow:
@@ -79,8 +70,4 @@ class RequestShadow:
     def _digest(self, request: Request) -> bytes:
         sampling = request.sampling
         limits = repr((sampling.max_tokens, sampling.stop, sampling.ignore_eos)).encode()
-        return _hash(array("I", request.prompt_token_ids).tobytes() + limits, self._key)
-
-
-def _hash(data: bytes, key: bytes) -> bytes:
-    return hashlib.blake2b(data, key=key, digest_size=_DIGEST_BYTES).digest()
+        return keyed_digest(array("I", request.prompt_token_ids).tobytes() + limits, self._key)

@@ -1,86 +1,159 @@
-"""One step's slices as tensors."""
+"""One step's slices as tensors.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+Decode rows come first, then the chunks of prompts, then padding (see layers/attention.py). All numbers go to the device
+in one copy.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from serving.engine.scheduler import Slice
+from serving.engine.scheduler import COMING, Slice
 from serving.layers.attention import PagedBatch, Span, causal_mask
 
 
 @dataclass(frozen=True, slots=True)
 class StepTensors:
-    """token_ids and positions [rows]; sampled_rows [slices that sample], each one's last row."""
+    """token_ids and positions [rows]; sampled_rows: the rows after which a token is chosen, those of a slice together,
+    slices in the order of `sampling`; the first row again as padding."""
 
     token_ids: Tensor
     positions: Tensor
     sampled_rows: Tensor
     batch: PagedBatch
+    sampling: Sequence[Slice]
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """Tokens that the step before this one chose, still on the device; places by request id."""
+
+    token_ids: Tensor
+    places: Mapping[str, int]
 
 
 def step_tensors(
     slices: Sequence[Slice],
     *,
     block_tokens: int,
-    scratch_slot: int,
+    scratch_block: int,
     pad_to: int,
     device: torch.device,
+    earlier: Earlier | None = None,
 ) -> StepTensors:
     """Lay the slices out one behind the other.
 
-    scratch_slot   where padding rows write their keys: a slot that no table names.
-    pad_to         rows become a multiple of it.
+    scratch_block   where padding rows write their keys: a block that no table names.
+    pad_to          rows become a multiple of it.
+    earlier         where tokens that are still COMING come from.
     """
-    rows = [(token, part.start + i) for part in slices for i, token in enumerate(part.token_ids)]
-    padding = -len(rows) % pad_to
-    slots = [slot for part in slices for slot in _slots(part, block_tokens)]
-    rows += [(0, 0)] * padding
-    slots += [scratch_slot] * padding
-
-    def on_device(values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64).to(device)
-
+    ordered = [part for part in slices if part.is_decode]
+    decode_rows = sum(len(part.token_ids) for part in ordered)
+    chunks = [part for part in slices if not part.is_decode]
+    numbers = _Numbers()
+    for part in (*ordered, *chunks):
+        numbers.add(part, block_tokens)
+    numbers.pad(pad_to, scratch_block * block_tokens)
+    sampled = numbers.sampled + [0] * (-len(numbers.sampled) % pad_to)
+    widest = max((len(part.block_table) for part in ordered), default=0)
+    tables = [block for part in ordered for block in _table_rows(part, widest)]
+    contexts = [context for part in ordered for context in range(part.start + 1, part.end + 1)]
+    blocks = [block for part in chunks for block in part.block_table[: _blocks(part, block_tokens)]]
+    packed = _on_device(
+        [numbers.token_ids, numbers.positions, numbers.slots, sampled, contexts, tables, blocks],
+        device,
+    )
+    token_ids, positions, slots, sampled_rows, contexts_there, tables_there, blocks_there = packed
+    _fill_in_coming(token_ids, numbers.coming, earlier)
     return StepTensors(
-        token_ids=on_device([token for token, _ in rows]),
-        positions=on_device([position for _, position in rows]),
-        sampled_rows=on_device(_sampled_rows(slices, pad_to)),
-        batch=PagedBatch(slots=on_device(slots), spans=_spans(slices, block_tokens, device)),
+        token_ids=token_ids,
+        positions=positions,
+        sampled_rows=sampled_rows,
+        batch=PagedBatch(
+            slots=slots,
+            tables=tables_there.to(torch.int32).view(decode_rows, widest),
+            contexts=contexts_there.to(torch.int32),
+            spans=list(_spans(chunks, decode_rows, blocks_there, block_tokens)),
+        ),
+        sampling=[part for part in (*ordered, *chunks) if part.samples],
     )
 
 
-def _slots(part: Slice, block_tokens: int) -> list[int]:
-    return [
-        part.block_table[position // block_tokens] * block_tokens + position % block_tokens
-        for position in range(part.start, part.end)
-    ]
+@dataclass(slots=True)
+class _Numbers:
+    """A step's rows, as lists. coming: (row, request id) of tokens that are not known here yet."""
+
+    token_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    slots: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+    coming: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, part: Slice, block_tokens: int) -> None:
+        if part.token_ids[0] == COMING:
+            self.coming.append((len(self.token_ids), part.request_id))
+        self.token_ids += [max(token_id, 0) for token_id in part.token_ids]
+        self.positions += range(part.start, part.end)
+        self.slots += [
+            part.block_table[position // block_tokens] * block_tokens + position % block_tokens
+            for position in range(part.start, part.end)
+        ]
+        if part.samples:
+            rows = len(self.token_ids)
+            self.sampled += range(rows - 1 - part.drafts, rows)
+
+    def pad(self, pad_to: int, slot: int) -> None:
+        padding = -len(self.token_ids) % pad_to
+        self.token_ids += [0] * padding
+        self.positions += [0] * padding
+        self.slots += [slot] * padding
 
 
-def _sampled_rows(slices: Sequence[Slice], pad_to: int) -> list[int]:
-    """The last row of each slice that samples; the first row again as padding."""
-    sampled: list[int] = []
-    row = -1
-    for part in slices:
-        row += len(part.token_ids)
-        sampled += [row] if part.samples else []
-    return sampled + [0] * (-len(sampled) % pad_to)
+def _blocks(part: Slice, block_tokens: int) -> int:
+    return -(-part.end // block_tokens)
 
 
-def _spans(slices: Sequence[Slice], block_tokens: int, device: torch.device) -> list[Span]:
-    spans: list[Span] = []
-    row = 0
-    for part in slices:
-        count = len(part.token_ids)
-        blocks = part.block_table[: -(-part.end // block_tokens)]
-        spans.append(
-            Span(
-                first_row=row,
-                rows=count,
-                context=part.end,
-                blocks=torch.tensor(blocks, dtype=torch.int64).to(device),
-                mask=causal_mask(count, part.end, device),
-            )
+def _table_rows(part: Slice, width: int) -> list[int]:
+    """The slice's table once for each of its rows."""
+    row = [*part.block_table, *[0] * (width - len(part.block_table))]
+    return row * len(part.token_ids)
+
+
+def _on_device(lists: Sequence[Sequence[int]], device: torch.device) -> Sequence[Tensor]:
+    """int64 tensors of the lists, copied at once."""
+    flat = torch.tensor([number for numbers in lists for number in numbers], dtype=torch.int64)
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    there = flat.to(device, non_blocking=True)
+    return torch.split(there, [len(numbers) for numbers in lists])
+
+
+def _fill_in_coming(
+    token_ids: Tensor, coming: Sequence[tuple[int, str]], earlier: Earlier | None
+) -> None:
+    if not coming:
+        return
+    assert earlier is not None
+    rows = [row for row, _ in coming]
+    places = [earlier.places[request_id] for _, request_id in coming]
+    rows_there, places_there = _on_device([rows, places], token_ids.device)
+    token_ids.index_copy_(0, rows_there, earlier.token_ids.index_select(0, places_there))
+
+
+def _spans(
+    chunks: Sequence[Slice], first_row: int, blocks: Tensor, block_tokens: int
+) -> Iterator[Span]:
+    first_block = 0
+    for part in chunks:
+        rows, count = len(part.token_ids), _blocks(part, block_tokens)
+        yield Span(
+            first_row=first_row,
+            rows=rows,
+            context=part.end,
+            blocks=blocks[first_block : first_block + count],
+            mask=causal_mask(rows, part.end, blocks.device),
         )
-        row += count
-    return spans
+        first_row += rows
+        first_block += count

@@ -43,6 +43,8 @@ class PagedBatch:
     """A step's rows. slots int64 [rows] is block · block_tokens + offset; rows behind the last span are padding."""
 
     slots: Tensor
+    tables: Tensor
+    contexts: Tensor
     spans: Sequence[Span]
 
 
@@ -64,6 +66,10 @@ def paged_attention(
     cache.keys.flatten(0, 1).index_copy_(0, batch.slots, key)
     cache.values.flatten(0, 1).index_copy_(0, batch.slots, value)
     attended = torch.zeros_like(query)
+    for row, context in enumerate(batch.contexts.tolist()):
+        blocks = -(-context // cache.keys.shape[1])
+        span = Span(row, 1, context, batch.tables[row, :blocks].long(), None)
+        attended[row : row + 1] = _attend(query[row : row + 1], cache, span)
     for span in batch.spans:
         rows = slice(span.first_row, span.first_row + span.rows)
         attended[rows] = _attend(query[rows], cache, span)

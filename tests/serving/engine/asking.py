@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from transformers import LlamaForCausalLM
@@ -11,6 +12,7 @@ from transformers import LlamaForCausalLM
 from serving.engine.engine import Engine, EngineConfig
 from serving.engine.loop import Runner
 from serving.engine.request import Finished, Progress, Request, SamplingParams
+from serving.models.llama import Llama
 from serving.weights import LoadedModel
 from tests.serving.engine.fakes import Listener
 
@@ -40,8 +42,14 @@ class Answers(Listener):
 
 
 @contextmanager
-def an_engine(loaded: LoadedModel, runner: Runner | None = None, **sizes: int) -> Iterator[Engine]:
-    engine = Engine(loaded, EngineConfig(**({"kv_blocks": 64} | sizes)), runner)
+def an_engine(
+    loaded: LoadedModel,
+    runner: Runner | None = None,
+    draft_model: Llama | None = None,
+    **settings: Any,
+) -> Iterator[Engine]:
+    config = EngineConfig(**({"kv_blocks": 64} | settings))
+    engine = Engine(loaded, config, runner, draft_model)
     engine.start()
     try:
         yield engine

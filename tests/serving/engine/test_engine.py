@@ -1,11 +1,13 @@
 """The engine from the outside: answers, threads, faults."""
 
+import copy
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
+import torch
 from transformers import LlamaForCausalLM
 
 from serving.engine.engine import Engine, EngineConfig
@@ -19,6 +21,7 @@ from serving.engine.request import (
     SamplingParams,
 )
 from serving.engine.scheduler import Slice
+from serving.models.llama import Llama
 from serving.weights import LoadedModel
 from tests.serving.engine.asking import Answers, an_engine, ask, reference_answer
 
@@ -51,6 +54,47 @@ def test_greedy_answers_are_those_of_transformers_alone_and_together(
         together = ask(engine, prompts, [greedy()] * len(prompts))
     assert alone == right
     assert together == right
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"overlap": True},
+        {"overlap": True, "kv_blocks": 16},
+        {"prefix_cache": False},
+        {"speculate": "ngram:3"},
+        {"speculate": "draft:itself:3"},
+        {"speculate": "draft:another:3", "kv_blocks": 16},
+    ],
+    ids=str,
+)
+def test_an_answer_is_the_same_whatever_way_it_is_computed(
+    way: dict, tiny: LoadedModel, tiny_reference: LlamaForCausalLM
+) -> None:
+    prompts = [*some_prompts(7), [5, 6, 7, 8] * 6, [5, 6, 7, 8] * 7]
+    right = [reference_answer(tiny_reference, prompt, 24) for prompt in prompts]
+    sampled = SamplingParams(max_tokens=24, seed=3)
+    draft_model = tiny.model if "itself" in str(way) else another(tiny)
+    with an_engine(tiny, block_tokens=8) as engine:
+        drawn = ask(engine, prompts, [sampled] * len(prompts))
+    with an_engine(tiny, block_tokens=8, draft_model=draft_model, **way) as engine:
+        assert ask(engine, prompts, [greedy()] * len(prompts)) == right
+        stats = engine.stats()
+        assert ask(engine, prompts, [sampled] * len(prompts)) == drawn
+    if "itself" in str(way):
+        assert stats.accepted_draft_tokens > 0.8 * stats.draft_tokens > 0
+    if "another" in str(way):
+        assert 0 <= stats.accepted_draft_tokens < 0.5 * stats.draft_tokens
+    assert stats.generated_tokens == sum(map(len, right))
+
+
+def another(loaded: LoadedModel) -> Llama:
+    """A model of the same vocabulary that says something else."""
+    torch.manual_seed(5)
+    model = copy.deepcopy(loaded.model)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return model
 
 
 def test_a_preempted_request_gives_the_same_answer(
@@ -143,11 +187,11 @@ class Breaks:
     def attach(self) -> None:
         """Runs anywhere."""
 
-    def run(self, slices: Sequence[Slice]) -> StepResult:
+    def launch(self, slices: Sequence[Slice]) -> Callable[[], StepResult]:
         assert self.gate.wait(30)
         if self.broken:
             raise RuntimeError("device lost")
-        return StepResult({part.request_id: 7 for part in slices if part.samples}, 10)
+        return lambda: StepResult({part.request_id: [7] for part in slices if part.samples}, 10)
 
 
 def test_a_failing_step_ends_its_requests_and_the_engine_lives_on(

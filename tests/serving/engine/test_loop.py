@@ -1,20 +1,32 @@
 """What a client sees, and what a request is charged, whatever the schedule."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.loop import StepLoop
-from serving.engine.request import EngineOverloaded, FinishReason, Request, RequestRefused
+from serving.engine.request import (
+    EngineOverloaded,
+    FinishReason,
+    Objective,
+    Request,
+    RequestRefused,
+)
+from serving.engine.scheduler import Propose, RequestState, no_drafts
+from serving.engine.speculate import DeviceDrafts
 from tests.serving.engine.fakes import (
     EOS,
+    Driver,
     FakeClock,
     FakeRunner,
     Listener,
     a_loop,
     a_request,
+    deliver,
     deliver_step,
     next_token,
 )
@@ -35,40 +47,50 @@ def answer(prompt: tuple[int, ...], max_tokens: int) -> list[int]:
 class Bench:
     """A loop with a runner, a clock and one listener."""
 
-    def __init__(self, **sizes: int) -> None:
+    def __init__(self, *, overlaps: bool = False, **sizes: Any) -> None:
         self.clock = FakeClock()
         self.loop: StepLoop = a_loop(self.clock, block_tokens=BLOCK_TOKENS, **sizes)
         self.runner = FakeRunner(self.clock, BLOCK_TOKENS)
+        self.driver = Driver(self.loop, self.runner, overlaps)
         self.listener = Listener()
+        self.idle_ns = self.wall_ns = 0
 
     def submit(self, request: Request) -> None:
         self.loop.submit(request, self.listener)
 
     def run(self) -> None:
-        while deliver_step(self.loop, self.runner):
+        while self.driver.turn():
             pass
 
     def cancel(self, request_id: str) -> None:
-        for on_progress, progress in self.loop.cancel(request_id):
-            on_progress(progress)
+        deliver(self.loop.cancel(request_id))
 
     def charged_ns(self) -> int:
         """Over everybody, finished or not."""
         finished = [seen[-1].finished for seen in self.listener.seen.values()]
         gone = sum(end.device_ns for end in finished if end is not None)
-        return gone + sum(state.device_ns for state in self.loop.scheduler)
+        return gone + self.loop.unfinished_device_ns
 
     def check(self) -> None:
         self.loop.scheduler.pool.check_integrity()
         clock = self.loop.clock()
         assert clock.attributed_ns + clock.unattributed_ns + clock.idle_ns == clock.wall_ns
-        assert clock.idle_ns >= 0
         assert clock.attributed_ns == self.charged_ns()
+        assert clock.idle_ns >= self.idle_ns
+        assert clock.wall_ns >= self.wall_ns
+        self.idle_ns, self.wall_ns = clock.idle_ns, clock.wall_ns
 
 
-prompts = st.lists(st.integers(1, 20), min_size=1, max_size=30).map(tuple)
+# few different tokens, so that many prompts begin alike
+prompts = st.lists(st.integers(1, 2), min_size=1, max_size=30).map(tuple)
 moves = st.lists(
-    st.tuples(st.just("submit"), prompts, st.integers(1, 30))
+    st.tuples(
+        st.just("submit"),
+        prompts,
+        st.integers(1, 30),
+        st.sampled_from("ab"),
+        st.sampled_from(Objective),
+    )
     | st.tuples(st.just("cancel"), st.integers(0, 12))
     | st.tuples(st.just("fail"))
     | st.tuples(st.just("step"), st.integers(1, 5))
@@ -77,21 +99,45 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(moves, st.integers(12, 24), st.integers(4, 20), st.integers(1, 4))
+def guess(state: RequestState) -> Sequence[int]:
+    """Drafts that are often right and often wrong."""
+    right = next_token(state.token_ids)
+    return (right, next_token([*state.token_ids, right]), len(state.token_ids) % 5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    moves,
+    st.integers(12, 24),
+    st.integers(4, 20),
+    st.integers(1, 4),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([no_drafts, guess, DeviceDrafts(3)]),
+)
 def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
-    moves: list[tuple], blocks: int, max_batch_tokens: int, max_batch_requests: int
+    moves: list[tuple],
+    blocks: int,
+    max_batch_tokens: int,
+    max_batch_requests: int,
+    overlaps: bool,
+    sharing: bool,
+    propose: Propose,
 ) -> None:
     bench = Bench(
+        overlaps=overlaps,
         blocks=blocks,
         max_batch_tokens=max_batch_tokens,
         max_batch_requests=max_batch_requests,
         max_waiting=5,
+        sharing=sharing,
+        propose=propose,
     )
     asked: dict[str, Request] = {}
     for number, (move, *arguments) in enumerate(moves):
         if move == "submit":
-            request = a_request(f"r{number}", *arguments)
+            prompt, max_tokens, team, objective = arguments
+            request = a_request(f"r{number}", prompt, max_tokens, team=team, objective=objective)
             try:
                 bench.submit(request)
                 asked[request.request_id] = request
@@ -100,25 +146,18 @@ def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
         elif move == "cancel" and asked:
             bench.cancel(sorted(asked)[arguments[0] % len(asked)])
         elif move == "fail":
-            _fail_step(bench)
+            bench.driver.fail()
         elif move == "step":
             for _ in range(arguments[0]):
-                deliver_step(bench.loop, bench.runner)
+                bench.driver.turn()
         elif move == "wait":
             bench.clock.ns += arguments[0]
         bench.check()
     bench.run()
     bench.check()
     assert bench.loop.scheduler.pool.used_blocks == 0
+    assert bench.loop.clock().wall_ns == bench.clock.ns - 1_000
     _check_answers(bench, asked)
-
-
-def _fail_step(bench: Bench) -> None:
-    step = bench.loop.begin_step()
-    if step is not None:
-        bench.clock.ns += 123
-        for on_progress, progress in bench.loop.fail_step(step, "out of memory"):
-            on_progress(progress)
 
 
 def _check_answers(bench: Bench, asked: dict[str, Request]) -> None:
@@ -129,7 +168,9 @@ def _check_answers(bench: Bench, asked: dict[str, Request]) -> None:
         assert [progress.finished is not None for progress in seen] == [False] * (len(seen) - 1) + [
             True
         ]
-        right = answer(tuple(request.prompt_token_ids), request.sampling.max_tokens)
+        room = bench.loop.scheduler.pool.capacity_tokens - len(request.prompt_token_ids)
+        most = min(request.sampling.max_tokens, room)
+        right = answer(tuple(request.prompt_token_ids), most)
         tokens = bench.listener.tokens(request_id)
         assert tokens == right[: len(tokens)]
         if seen[-1].finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
@@ -154,9 +195,82 @@ def test_a_preempted_request_loses_time_and_no_token() -> None:
 def test_a_failed_step_is_charged_to_who_was_in_it() -> None:
     bench = Bench()
     bench.submit(a_request())
-    _fail_step(bench)
+    bench.driver.fail()
     end = bench.listener.seen["r"][-1].finished
     assert (end.reason, end.error, end.device_ns) == (FinishReason.ERROR, "out of memory", 123)
+
+
+def test_nobody_finds_what_a_failed_step_should_have_computed() -> None:
+    bench = Bench(max_batch_tokens=64)
+    prompt = tuple(range(1, 21))
+    bench.submit(a_request("fails", prompt))
+    bench.driver.fail()
+    bench.submit(a_request("again", prompt))
+    bench.run()
+    assert bench.listener.tokens("again") == answer(prompt, 8)
+
+
+def test_a_prompt_that_another_request_has_computed_costs_its_last_tokens_only() -> None:
+    bench = Bench()
+    prompt = tuple(range(1, 21))
+    for name in ("first", "again"):
+        bench.submit(a_request(name, prompt, max_tokens=1))
+        bench.run()
+    first, again = (bench.listener.seen[name][-1].finished for name in ("first", "again"))
+    assert (first.cached_tokens, again.cached_tokens) == (0, 16)
+    assert again.device_ns == 1_000 + 10 * 4
+    totals = bench.loop.totals
+    assert (totals.prefix_queried_tokens, totals.prefix_hit_tokens) == (40, 16)
+
+
+def test_requests_that_begin_alike_and_come_together_compute_their_prefix_once() -> None:
+    bench = Bench(max_batch_tokens=64)
+    prefix = tuple(range(1, 17))
+    for last in (1, 2, 3):
+        bench.submit(a_request(f"r{last}", (*prefix, last), max_tokens=1))
+    bench.run()
+    cached = [seen[-1].finished.cached_tokens for seen in bench.listener.seen.values()]
+    assert cached == [0, 16, 16]
+
+
+def test_what_was_computed_for_nothing_is_charged_and_named() -> None:
+    bench = Bench(overlaps=True, blocks=8)
+    for place, name in enumerate("abcd", start=1):
+        bench.submit(a_request(name, (place, 5, 9), max_tokens=12, ignore_eos=True))
+    bench.run()
+    ends = {name: bench.listener.seen[name][-1].finished for name in "abcd"}
+    assert sum(end.preemptions for end in ends.values()) == bench.loop.scheduler.preemptions > 0
+    for end in ends.values():
+        assert (end.waste.recomputed_tokens > 0) == (end.waste.device_ns > 0)
+        assert end.waste.device_ns < end.device_ns
+
+
+def test_a_token_computed_behind_the_end_is_overrun() -> None:
+    prompt = next(p for p in itertools.product(range(1, 20), repeat=3) if len(answer(p, 9)) == 5)
+    ends = {}
+    for overlaps in (False, True):
+        bench = Bench(overlaps=overlaps)
+        bench.submit(a_request("ends", prompt, max_tokens=9))
+        bench.run()
+        ends[overlaps] = bench.listener.seen["ends"][-1].finished
+        assert bench.listener.tokens("ends") == answer(prompt, 9)
+        assert ends[overlaps].device_ns == bench.loop.clock().attributed_ns
+    assert [ends[overlaps].waste.overrun_tokens for overlaps in (False, True)] == [0, 1]
+    assert ends[True].waste.device_ns == ends[True].device_ns - ends[False].device_ns == 1_010
+
+
+def test_drafts_that_are_right_save_steps_and_those_that_are_wrong_are_waste() -> None:
+    bench = Bench(propose=guess)
+    bench.submit(a_request(max_tokens=12, ignore_eos=True))
+    bench.run()
+    end = bench.listener.seen["r"][-1].finished
+    right = [5, 6, 7]
+    for _ in range(12):
+        right.append(next_token(right))
+    assert bench.listener.tokens("r") == right[3:]
+    assert bench.loop.totals.steps < 8
+    assert end.draft_tokens == end.accepted_draft_tokens + end.waste.rejected_draft_tokens
+    assert end.accepted_draft_tokens >= 6
 
 
 def test_the_clock_does_not_run_on_while_a_step_is_not_settled() -> None:

@@ -1,5 +1,6 @@
 """What caches would have saved."""
 
+from serving.engine.prefix import PrefixNames
 from serving.engine.shadow import PrefixShadow, RequestShadow
 from tests.serving.engine.fakes import a_request
 
@@ -35,6 +36,10 @@ def test_only_greedy_requests_can_be_repeated() -> None:
     assert not shadow.answered_before(a_request("6", prompt=[5, 6]))
 
 
-def test_two_processes_do_not_share_hashes() -> None:
-    one, other = PrefixShadow(), PrefixShadow()
-    assert one._key != other._key
+def test_two_processes_do_not_share_names() -> None:
+    one: list[bytes] = []
+    other: list[bytes] = []
+    PrefixNames(4).extend(one, range(8))
+    PrefixNames(4).extend(other, range(8))
+    assert len(one) == len(other) == 2
+    assert not {*one} & {*other}

@@ -48,7 +48,7 @@ def hidden(model: Llama, slices: list[Slice]) -> Tensor:
     step = step_tensors(
         slices,
         block_tokens=BLOCK_TOKENS,
-        scratch_slot=BLOCKS * BLOCK_TOKENS,
+        scratch_block=BLOCKS,
         pad_to=rows_multiple(model),
         device=torch.device("cpu"),
     )
