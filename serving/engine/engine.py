@@ -14,7 +14,13 @@ from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
-from serving.engine.request import DeviceClock, EngineOverloaded, FinishReason, Request
+from serving.engine.request import (
+    DeviceClock,
+    EngineOverloaded,
+    FinishReason,
+    Request,
+    RequestRefused,
+)
 from serving.engine.runner import TorchRunner, block_bytes
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.speculate import DeviceDrafts, NGrams
@@ -148,8 +154,9 @@ class Engine:
             )
 
     def _matcher(self, request: Request) -> Matcher | None:
-        constraint = request.sampling.constraint
-        return None if constraint is None else self._grammars.matcher(constraint)
+        if request.sampling.constraint is not None:
+            raise RequestRefused("this engine does not constrain answers")
+        return None
 
     def _serve(self) -> None:
         try:

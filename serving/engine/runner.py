@@ -48,7 +48,7 @@ class PagedModel:
         if not step.sampling:
             return hidden[:0], step
         count = sum(part.drafts + 1 for part in step.sampling)
-        logits: Tensor = self.model.logits(hidden[step.sampled_rows])
+        logits = self.model.logits(hidden[step.sampled_rows])
         return logits[:count], step
 
 
@@ -65,9 +65,10 @@ class TorchRunner:
         draft_model: Llama | None = None,
     ) -> None:
         self._paged = PagedModel(model, blocks=blocks, block_tokens=block_tokens)
-        self._drafter = draft_model and Drafter(
-            PagedModel(draft_model, blocks=blocks, block_tokens=block_tokens)
-        )
+        self._drafter: Drafter | None = None
+        if draft_model is not None:
+            paged = PagedModel(draft_model, blocks=blocks, block_tokens=block_tokens)
+            self._drafter = Drafter(paged)
         self._threads = threads
         self._earlier: Earlier | None = None
 
