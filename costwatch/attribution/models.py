@@ -262,6 +262,12 @@ class Span(models.Model):
                 condition=Q(parent_key__isnull=False),
                 name="span_by_parent",
             ),
+            # Of few organizations; repetition.py reads the latest of them, in order.
+            models.Index(
+                fields=["organization", "started_at"],
+                condition=Q(request_hash__isnull=False),
+                name="span_by_asking",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -19,7 +19,9 @@ from costwatch.accounts.models import Organization
 from costwatch.attribution.models import Profile
 from costwatch.domain.periods import Period
 
-MOST_CALLS = 100_000  # the latest; among more than these nothing is looked for
+MOST_CALLS = (
+    100_000  # the latest, by an index of their own: no more rows are read, however long the period
+)
 
 _ASKED = """
 WITH asked AS MATERIALIZED (
@@ -61,9 +63,11 @@ class Repetition:
     repeated_prefix_bytes: int = 0  # of prompt_bytes, those that earlier prompts began with
 
 
-def repetition(organization: Organization, period: Period) -> Sequence[Repetition]:
-    """What repeats, largest prompts first. Of more than MOST_CALLS calls the latest are looked at."""
-    rows = _asked(organization, period)
+def repetition(
+    organization: Organization, period: Period, *, most_calls: int = MOST_CALLS
+) -> Sequence[Repetition]:
+    """What repeats, largest prompts first. Of more than most_calls the latest are looked at."""
+    rows = _asked(organization, period, most_calls)
     facts = dict(
         Profile.objects.filter(
             organization=organization, pk__in=[profile_id for profile_id, *_ in rows]
@@ -82,12 +86,12 @@ def repetition(organization: Organization, period: Period) -> Sequence[Repetitio
     return sorted(found.values(), key=attrgetter("prompt_bytes"), reverse=True)
 
 
-def _asked(organization: Organization, period: Period) -> list[tuple[Any, ...]]:
+def _asked(organization: Organization, period: Period, most_calls: int) -> list[tuple[Any, ...]]:
     search: dict[str, Any] = {
         "organization_id": organization.pk,
         "start": period.start,
         "end": period.end,
-        "most": MOST_CALLS,
+        "most": most_calls,
         "width": PREFIX_HASH_CHARACTERS,
         "boundaries": list(BOUNDARIES),
     }

@@ -18,7 +18,7 @@ from costwatch.attribution.ingest import take
 from costwatch.attribution.rollups import add_batches
 from tests.api.conftest import Reader
 from tests.attribution.points import MINUTE, token_point
-from tests.factories import NOON, body, ingest_key, observation
+from tests.factories import NOON, body, observation
 from tests.web.test_recommendations import advice
 
 
@@ -130,27 +130,6 @@ def test_recommendations_are_open_ones_unless_asked(
     assert row["evidence"]["calls"] == 394
     [dismissed] = reader.get("recommendations", status="dismissed")["results"]
     assert dismissed["kind"] == "response_cache"
-
-
-def test_repetition_is_measured_of_calls_whose_requests_were_hashed(
-    organization: Organization, reader: Reader
-) -> None:
-    key = ingest_key(organization)
-    twice = [observation(request_hash="0123456789abcdef", prompt_bytes=700) for _ in range(2)]
-    take(key, body(*twice, observation()))
-    day = {"start": "2026-11-20", "end": "2026-11-21"}
-    assert reader.get("repetition", **day)["results"] == [
-        {
-            "service": "shop",
-            "feature": "",
-            "model": "gpt-4o-2024-08-06",
-            "calls": 2,
-            "repeated_calls": 1,
-            "repeated_deterministic_calls": 0,
-            "prompt_bytes": 1400,
-            "repeated_prefix_bytes": 0,
-        }
-    ]
 
 
 def test_the_schema_is_valid_and_names_every_path(db: None) -> None:

@@ -91,3 +91,11 @@ def test_nobody_elses_requests_are_looked_at(key: IngestKey) -> None:
 def test_calls_without_hashes_say_nothing(key: IngestKey) -> None:
     take(key, body(observation(), observation()))
     assert repetition(key.organization, DAY) == []
+
+
+def test_of_too_many_calls_only_the_latest_are_looked_at(key: IngestKey) -> None:
+    ask(key, "long ago", "one", "two", "one", "long ago")
+    [found] = repetition(key.organization, DAY, most_calls=3)
+    assert (found.calls, found.repeated_calls) == (3, 0)
+    [found] = repetition(key.organization, DAY, most_calls=4)
+    assert (found.calls, found.repeated_calls) == (4, 1)
