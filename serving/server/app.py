@@ -28,10 +28,13 @@ from serving.server.doorway import Access, answer_error, answer_http_error, chec
 from serving.server.errors import ApiError
 from serving.server.generation import Endpoint, Generation
 from serving.server.metrics import Meters
+from serving.server.response_answers import ResponseWriter
+from serving.server.response_request import read_response
 from serving.server.runtime import Engine, Served
 from serving.server.schemas import read_chat, read_completion
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
+from serving.server.tokens import Tokens
 
 _SETTLE_SECONDS = 5.0
 
@@ -42,6 +45,8 @@ COMPLETION = Endpoint(
     read_completion,
     lambda answering, _body: CompletionWriter(answering),
 )
+# OpenTelemetry has no name of its own for it: it is a chat
+RESPONSE = Endpoint("chat", "resp_", read_response, ResponseWriter)
 
 
 class Recorder(Protocol):
@@ -75,6 +80,8 @@ def build_app(
     desk = Desk(engine, served.name, recorder.record, Door(engine.stats), [meters])
     pages = _Pages(served, access, desk.door, recorder, meters)
 
+    tokens = Tokens(served, access)
+
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
@@ -88,8 +95,11 @@ def build_app(
                 for path, endpoint in (
                     ("/v1/chat/completions", CHAT),
                     ("/v1/completions", COMPLETION),
+                    ("/v1/responses", RESPONSE),
                 )
             ),
+            Route("/tokenize", tokens.tokenize, methods=["POST"]),
+            Route("/detokenize", tokens.detokenize, methods=["POST"]),
             Route("/v1/models", pages.models),
             Route("/v1/models/{name:path}", pages.model),
             Route("/health", pages.health),

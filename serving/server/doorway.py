@@ -2,6 +2,7 @@
 
 Access            who may ask, and how much at once
 Reply             an ASGI send that knows whether the answer has begun
+not_too_deep      reads a body that may be nested
 read_body         the body, up to a limit
 error_response    an ApiError as an answer
 """
@@ -9,6 +10,7 @@ error_response    an ApiError as an answer
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
@@ -89,6 +91,16 @@ async def read_body(request: HttpRequest, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
+def not_too_deep(read: Callable[..., Any], asked: Any) -> Any:
+    """What is read, or BadRequest where it is lists in lists in lists until Python has enough."""
+    try:
+        return read(asked)
+    except RecursionError as error:
+        raise BadRequest(
+            "the body is nested too deeply; send a flatter one", code="invalid_value"
+        ) from error
+
+
 def check_model(name: str, *served: str) -> None:
     """Raises BadRequest that lists what is served."""
     if name not in served:
@@ -123,5 +135,6 @@ __all__ = [
     "answer_http_error",
     "check_model",
     "error_response",
+    "not_too_deep",
     "read_body",
 ]

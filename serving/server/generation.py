@@ -20,8 +20,15 @@ from collectors import semconv
 from serving.server import prompts
 from serving.server.answers import Answer, Answering, Writer
 from serving.server.calls import Call, Desk, Turn, Wanted
-from serving.server.doorway import Access, Reply, check_model, error_response, read_body
-from serving.server.errors import ApiError, BadRequest, ServerFailure
+from serving.server.doorway import (
+    Access,
+    Reply,
+    check_model,
+    error_response,
+    not_too_deep,
+    read_body,
+)
+from serving.server.errors import ApiError, ServerFailure
 from serving.server.parameters import GenerationOptions
 from serving.server.reading import Reading
 from serving.server.runtime import Served
@@ -84,11 +91,11 @@ class Generation:
         self._access.check(request)
         self._desk.door.check()
         body = parse_object(await read_body(request, self._access.max_body_bytes))
-        asked = _not_too_deep(self._endpoint.read, body)
+        asked = not_too_deep(self._endpoint.read, body)
         call.asked = asked
         check_model(asked.model, self._served.name)
         # long prompts take the tokenizer a second, in which others want their tokens
-        wanted = await asyncio.to_thread(_not_too_deep, self._prepare, asked)
+        wanted = await asyncio.to_thread(not_too_deep, self._prepare, asked)
         await call.submit(wanted, _turn(request.headers, asked.options))
         watch = asyncio.create_task(_cancel_when_gone(request.receive, call))
         try:
@@ -133,16 +140,6 @@ class Generation:
             await response(request.scope, request.receive, reply)
 
 
-def _not_too_deep(read: Callable[..., Any], asked: Any) -> Any:
-    """What is read, or BadRequest where it is lists in lists in lists until Python has enough."""
-    try:
-        return read(asked)
-    except RecursionError as error:
-        raise BadRequest(
-            "the body is nested too deeply; send a flatter one", code="invalid_value"
-        ) from error
-
-
 def _turn(headers: Mapping[str, str], options: GenerationOptions) -> Turn:
     _, who_pays = caller_of(headers)
     return Turn(str(who_pays.get(semconv.TEAM, "")), options.objective, options.priority)
@@ -162,17 +159,20 @@ async def _stream(call: Call, reading: Reading, writer: Writer, reply: Reply) ->
         first = await anext(events)
         headers = [*_EVENT_STREAM, (b"x-request-id", call.id.encode())]
         await reply.begin(headers, writer.failure)
-        await reply.more(writer.begin() + first)
+        await reply.more(first)
         async for event in events:
             await reply.more(event)
         await reply.end()
 
 
 async def _events(call: Call, reading: Reading, writer: Writer) -> AsyncGenerator[bytes]:
+    begun = False
     async for found in call.news():
-        events = b"".join(writer.part(part) for part in reading.parts(found) if part)
-        if events:
-            yield events
+        parts = [part for part in reading.parts(found) if part]
+        if parts:
+            begin = b"" if begun else writer.begin()
+            begun = True
+            yield begin + b"".join(writer.part(part) for part in parts)
     yield writer.end(call.used())
 
 
