@@ -21,7 +21,7 @@ from serving.engine.request import (
     Request,
     RequestRefused,
 )
-from serving.engine.runner import TorchRunner, block_bytes
+from serving.engine.runner import TorchRunner, block_bytes, cache_dtype
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.speculate import DeviceDrafts, NGrams
 from serving.engine.warm_up import warm_up_steps
@@ -73,7 +73,10 @@ class Engine:
         runner: Runner | None = None,
         draft_model: Llama | None = None,
     ) -> None:
-        size = block_bytes(loaded.config, config.block_tokens, loaded.model.dtype)
+        dtype = cache_dtype(config.kv_cache_dtype, loaded.model.dtype)
+        size = block_bytes(loaded.config, config.block_tokens, dtype)
+        if draft_model is not None:
+            size += block_bytes(draft_model.config, config.block_tokens, dtype)
         pool = BlockPool(config.blocks(size), config.block_tokens, sharing=config.prefix_cache)
         self.config = config
         self.context_tokens = min(loaded.config.max_position_embeddings, pool.capacity_tokens)
@@ -82,6 +85,7 @@ class Engine:
             blocks=pool.blocks,
             block_tokens=config.block_tokens,
             threads=config.threads,
+            cache_dtype=dtype,
             draft_model=draft_model,
         )
         self._loop = StepLoop(

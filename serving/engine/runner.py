@@ -15,22 +15,32 @@ from serving.engine.step import Earlier, StepTensors, step_tensors
 from serving.layers.attention import LayerCache
 from serving.models.llama import Llama, LlamaConfig
 
+_SCALE_BYTES = 4
+
+
+def cache_dtype(name: str, model_dtype: torch.dtype) -> torch.dtype:
+    """What EngineConfig.kv_cache_dtype names."""
+    return {"auto": model_dtype, "int8": torch.int8, "fp8": torch.float8_e4m3fn}[name]
+
 
 def block_bytes(config: LlamaConfig, block_tokens: int, dtype: torch.dtype) -> int:
-    """What one block of the KV cache takes over all layers."""
-    numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
-    return numbers * block_tokens * dtype.itemsize
+    """What one block of a KV cache of dtype takes over all layers."""
+    scales = _SCALE_BYTES if dtype == torch.int8 else 0
+    vectors = 2 * config.num_hidden_layers * config.num_key_value_heads
+    return vectors * (config.head_dim * dtype.itemsize + scales) * block_tokens
 
 
 class PagedModel:
     """A model and its paged KV cache: one block more than the tables know, for padding rows."""
 
-    def __init__(self, model: Llama, *, blocks: int, block_tokens: int) -> None:
+    def __init__(
+        self, model: Llama, *, blocks: int, block_tokens: int, cache_dtype: torch.dtype
+    ) -> None:
         self.model = model
         self._blocks = blocks
         self._block_tokens = block_tokens
         self._pad_to = rows_multiple(model)
-        self._caches = _caches(model, blocks + 1, block_tokens)
+        self._caches = _caches(model, blocks + 1, block_tokens, cache_dtype)
 
     def compute(
         self, slices: Sequence[Slice], earlier: Earlier | None
@@ -62,13 +72,15 @@ class TorchRunner:
         blocks: int,
         block_tokens: int,
         threads: int,
+        cache_dtype: torch.dtype,
         draft_model: Llama | None = None,
     ) -> None:
-        self._paged = PagedModel(model, blocks=blocks, block_tokens=block_tokens)
-        self._drafter: Drafter | None = None
-        if draft_model is not None:
-            paged = PagedModel(draft_model, blocks=blocks, block_tokens=block_tokens)
-            self._drafter = Drafter(paged)
+        self._paged, *drafting = (
+            PagedModel(each, blocks=blocks, block_tokens=block_tokens, cache_dtype=cache_dtype)
+            for each in (model, draft_model)
+            if each is not None
+        )
+        self._drafter = Drafter(drafting[0]) if drafting else None
         self._threads = threads
         self._earlier: Earlier | None = None
 
@@ -199,14 +211,20 @@ def rows_multiple(model: Llama) -> int:
     return 4 if model.dtype == torch.float32 and model.device.type == "cpu" else 1
 
 
-def _caches(model: Llama, blocks: int, block_tokens: int) -> list[LayerCache]:
+def _caches(model: Llama, blocks: int, block_tokens: int, dtype: torch.dtype) -> list[LayerCache]:
     config = model.config
-    shape = (blocks, block_tokens, config.num_key_value_heads, config.head_dim)
+    vectors = (blocks, block_tokens, config.num_key_value_heads)
 
-    def zeros() -> Tensor:
-        return torch.zeros(shape, dtype=model.dtype, device=model.device)
+    def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.zeros(tuple(shape), dtype=dtype, device=model.device)
 
-    return [LayerCache(zeros(), zeros()) for _ in range(config.num_hidden_layers)]
+    def one_layer() -> LayerCache:
+        keys, values = (zeros((*vectors, config.head_dim), dtype) for _ in range(2))
+        if dtype != torch.int8:
+            return LayerCache(keys, values)
+        return LayerCache(keys, values, *(zeros(vectors, torch.float32) for _ in range(2)))
+
+    return [one_layer() for _ in range(config.num_hidden_layers)]
 
 
 class _ClockTimer:

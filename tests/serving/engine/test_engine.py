@@ -88,6 +88,23 @@ def test_an_answer_is_the_same_whatever_way_it_is_computed(
     assert stats.generated_tokens == sum(map(len, right))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "fp8"])
+def test_a_rounded_cache_holds_more_tokens_and_says_nearly_the_same(
+    dtype: str, tiny: LoadedModel, tiny_reference: LlamaForCausalLM
+) -> None:
+    prompts = some_prompts(8)
+    right = [reference_answer(tiny_reference, prompt, 24) for prompt in prompts]
+    sizes = {"kv_blocks": None, "kv_cache_bytes": 100_000}
+    with an_engine(tiny, **sizes) as engine:
+        room = engine.stats().kv_blocks
+    with an_engine(tiny, **sizes, kv_cache_dtype=dtype) as engine:
+        assert engine.stats().kv_blocks > 2 * room
+        answers = ask(engine, prompts, [greedy()] * len(prompts))
+    same = sum(answer[0] == reference[0] for answer, reference in zip(answers, right, strict=True))
+    assert same >= 5
+    assert {len(answer) for answer in answers} <= set(range(1, 25))
+
+
 def another(loaded: LoadedModel) -> Llama:
     """A model of the same vocabulary that says something else."""
     torch.manual_seed(5)
