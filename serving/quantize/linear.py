@@ -171,36 +171,44 @@ class NativeLinear(nn.Module):
         self.scheme, self.in_features, self.out_features = scheme, inputs, outputs
         self.register_buffer("packed", packed)
         self.register_buffer("bias", None if bias is None else bias.float())
+        self._products = {
+            torch.bfloat16: native.function(f"quantized_{scheme}_bf16", "ppppiiii"),
+            torch.float32: native.function(f"quantized_{scheme}_fp32", "ppppiiii"),
+        }
+        # A hundred layers a token are called: asking for these each time would cost a tenth of a token's time.
+        self._packed_address = packed.data_ptr()
+        self._bias_address = None if self.bias is None else self.bias.data_ptr()
+
+    def _apply(self, *arguments: Any, **options: Any) -> "NativeLinear":
+        """What to(), half() and the like do to every module."""
+        raise RuntimeError(
+            f"weights packed for this CPU in {self.scheme} can't be moved or changed; "
+            "quantize the model where it is to run, in the dtype that it is to have"
+        )
 
     def extra_repr(self) -> str:
         return f"{self.scheme}, in_features={self.in_features}, out_features={self.out_features}"
 
     def forward(self, rows: Tensor) -> Tensor:
-        if rows.dtype not in _NATIVE:
+        multiply = self._products.get(rows.dtype)
+        if multiply is None:
             return self.forward(rows.float()).to(rows.dtype)
-        if rows.shape[-1] != self.in_features or not (rows.is_cpu and self.packed.is_cpu):
+        *leading, width = rows.shape
+        if width != self.in_features or not rows.is_cpu:
             raise ValueError(
                 f"rows {[*rows.shape]} on '{rows.device}' for {self.in_features} inputs packed for a CPU; "
                 "quantize the model where it is to run"
             )
         rows = rows.contiguous()
-        product = rows.new_empty((*rows.shape[:-1], self.out_features))
-        self._multiply(rows, product)
-        return product
-
-    def _multiply(self, rows: Tensor, product: Tensor) -> None:
-        multiply = native.function(f"quantized_{self.scheme}_{_NATIVE[rows.dtype]}", "ppppiiii")
-        assert multiply is not None, "packed for native code that is not there"
+        product = rows.new_empty((*leading, self.out_features))
         multiply(
-            self.packed.data_ptr(),
-            None if self.bias is None else self.bias.data_ptr(),
+            self._packed_address,
+            self._bias_address,
             rows.data_ptr(),
             product.data_ptr(),
-            rows.numel() // self.in_features,
-            self.in_features,
+            rows.numel() // width,
+            width,
             self.out_features,
             torch.get_num_threads(),
         )
-
-
-_NATIVE = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+        return product

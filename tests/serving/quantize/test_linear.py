@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from serving.quantize import fp8
-from serving.quantize.linear import SCHEMES, StoredLinear, quantized_linear
+from serving.quantize.linear import SCHEMES, NativeLinear, StoredLinear, quantized_linear
 
 ROUNDING = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 2e-5}
 
@@ -106,6 +106,13 @@ def test_rows_of_another_width_are_refused() -> None:
     module, _ = layer("int8", 16, 64, biased=False)
     with pytest.raises((ValueError, RuntimeError), match=r"64|mat1"):
         module(torch.ones(2, 32))
+
+
+def test_packed_weights_are_not_moved_behind_the_back_of_native_code() -> None:
+    module, _ = layer("int8", 16, 64, biased=False)
+    if isinstance(module, NativeLinear):
+        with pytest.raises(RuntimeError, match="packed for this CPU in int8 can't be moved"):
+            nn.Sequential(module).to(torch.float16)
 
 
 def test_fp8_dynamic_multiplies_what_rounded_activations_stand_for() -> None:
