@@ -51,7 +51,7 @@ def paged_decode(
 ) -> Tensor:
     """Attend each row to its own context.
 
-    query      [rows, heads, head_dim]; heads are a multiple of the cache's, head_dim at least 16.
+    query      [rows, heads, head_dim]; heads are a multiple of the cache's.
     tables     int32 [rows, max_blocks]: each row's blocks in order; what lies behind its context is never read.
     contexts   int32 [rows], each at least 1: keys that the row sees, its own included.
     window     a row sees at most its last `window` keys.
@@ -71,7 +71,7 @@ def paged_decode(
         return attended
     span = window or _NO_WINDOW
     programs = min(splits, max(1, _PROGRAMS // (rows * kv_heads)))
-    padded_dim = next_power_of_2(head_dim)
+    padded_dim = max(_SMALLEST_DOT, next_power_of_2(head_dim))
     _attend_splits[(rows, kv_heads, programs)](
         query,
         cache.keys,
@@ -154,13 +154,12 @@ def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _check(query: Tensor, cache: KeysAndValues, tables: Tensor, contexts: Tensor) -> None:
-    rows, heads, head_dim = query.shape
+    rows, heads, _ = query.shape
     kv_heads = cache.keys.shape[2]
     wrong = [
         problem
         for problem, is_so in (
             (f"{heads} query heads over {kv_heads} key heads", heads % kv_heads != 0),
-            (f"head_dim {head_dim}; expected at least 16", head_dim < _SMALLEST_DOT),
             ("a cache that is not contiguous", not cache.keys.is_contiguous()),
             (f"{tables.shape[0]} tables for {rows} rows", tables.shape[0] != rows),
             (f"{contexts.shape[0]} contexts for {rows} rows", contexts.shape[0] != rows),

@@ -48,7 +48,7 @@ def decode_cases(longest: int = 300) -> st.SearchStrategy[DecodeCase]:
         ).map(tuple),
         kv_heads=st.integers(1, 3),
         group=st.sampled_from([1, 2, 3, 4, 7]),
-        head_dim=st.sampled_from([16, 40, 64, 128]),
+        head_dim=st.sampled_from([8, 16, 40, 64, 128]),
         block_tokens=st.sampled_from([4, 8, 16, 24]),
         window=st.none() | st.integers(1, longest),
         spare_blocks=st.integers(0, 20),
