@@ -17,7 +17,7 @@ from benchmarks.gpu.shapes import (
 )
 from serving.engine.graphs import FROM_HOST, DecodeGraphs, HostBatch
 from serving.layers.attention import LayerCache, PagedBatch, Span
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.quantize.model import quantize
 
 _CONTEXT = 512
@@ -65,7 +65,7 @@ def _shape(bench: Bench, shape: Shape) -> Shape:
     return TINY if bench.smoke else shape
 
 
-def _model(bench: Bench, shape: Shape, scheme: str) -> Llama:
+def _model(bench: Bench, shape: Shape, scheme: str) -> Decoder:
     model = random_model(_shape(bench, shape), bench.device, bench.dtype)
     if scheme:
         quantize(model, scheme)
@@ -73,7 +73,7 @@ def _model(bench: Bench, shape: Shape, scheme: str) -> Llama:
 
 
 def _decode_row(
-    bench: Bench, shape: Shape, model: Llama, rows: int, title: str, least: str, aim: str
+    bench: Bench, shape: Shape, model: Decoder, rows: int, title: str, least: str, aim: str
 ) -> Row:
     context = bench.sized(_CONTEXT, 40)
     seconds, captured = _step_seconds(bench, shape, model, rows, context)
@@ -91,7 +91,7 @@ def _decode_row(
 
 @torch.inference_mode()
 def _step_seconds(
-    bench: Bench, shape: Shape, model: Llama, rows: int, context: int
+    bench: Bench, shape: Shape, model: Decoder, rows: int, context: int
 ) -> tuple[float, str]:
     """Steps as the engine makes them, each from the last one's tokens: packing, copying and launching are in it."""
     steps = bench.sized(_STEPS, 2)
@@ -110,7 +110,7 @@ def _step_seconds(
 
 
 def decode_graphs(
-    model: Llama,
+    model: Decoder,
     caches: list[LayerCache],
     rows: int,
     width: int,
@@ -142,7 +142,7 @@ def decode_batch(rows: int, width: int, context: int) -> HostBatch:
     )
 
 
-def prefill_step(model: Llama, caches: list[LayerCache], tokens: int) -> Callable[[], object]:
+def prefill_step(model: Decoder, caches: list[LayerCache], tokens: int) -> Callable[[], object]:
     """Computes a whole prompt of `tokens` tokens, a multiple of BLOCK_TOKENS, and its last row's logits."""
     device = model.device
     ids = torch.randint(model.config.vocab_size, (tokens,), device=device)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from serving.layers.attention import LayerCache
-from serving.models.llama import Llama, LlamaConfig
+from serving.models.architectures import read_config
+from serving.models.decoder import Decoder
 
 _DEVIATION = 0.02  # of a weight
 BLOCK_TOKENS = 16
@@ -65,11 +66,11 @@ SIX_TENTHS_B = Shape("0.6B", 1024, 3072, 28, 16, 8, 128, 151936, tie_word_embedd
 TINY = Shape("tiny", 64, 96, 2, 4, 2, 16, 256, tie_word_embeddings=True)
 
 
-def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Llama:
+def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> Decoder:
     """A model of the shape, on the device."""
     torch.manual_seed(17)
     with _made_on(device, dtype):
-        model = Llama(LlamaConfig.from_dict(shape.config))
+        model = Decoder(read_config(shape.config))
     if shape.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
     with torch.no_grad():
@@ -90,7 +91,7 @@ def _made_on(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def random_caches(shape: Shape, blocks: int, like: Llama) -> list[LayerCache]:
+def random_caches(shape: Shape, blocks: int, like: Decoder) -> list[LayerCache]:
     """Caches of `blocks` blocks and one for padding, full of random keys and values."""
     sizes = (blocks + 1, BLOCK_TOKENS, shape.num_key_value_heads, shape.head_dim)
 

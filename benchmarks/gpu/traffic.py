@@ -14,7 +14,7 @@ from benchmarks.gpu.measuring import Bench, Ceilings
 from benchmarks.gpu.shapes import BLOCK_TOKENS, Shape, bytes_read, random_model
 from serving.engine.engine import Engine, EngineConfig
 from serving.engine.request import DeviceClock, Progress, Request, SamplingParams
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 
 _PATIENCE_SECONDS = 120
@@ -78,7 +78,7 @@ def engine_config(**wanted: Any) -> EngineConfig:
 @contextmanager
 def running_engine(
     bench: Bench, shape: Shape, *, memory_share: float = 0.8, **changes: Any
-) -> Iterator[tuple[Engine, Llama]]:
+) -> Iterator[tuple[Engine, Decoder]]:
     """An engine over a random model of the shape, warmed up; and the model.
 
     memory_share   of what the weights leave free, for the KV cache: the rest is for activations and graphs.
@@ -152,6 +152,6 @@ def _request(number: int, asked: Asked) -> Request:
     return Request(f"{time.monotonic_ns()}-{number}", asked.prompt, sampling, time.monotonic_ns())
 
 
-def ideal_for(bench: Bench, shape: Shape, model: Llama, requests: Sequence[Asked]) -> float:
+def ideal_for(bench: Bench, shape: Shape, model: Decoder, requests: Sequence[Asked]) -> float:
     kv_bytes = shape.kv_bytes_of_a_token(bench.dtype)
     return ideal_seconds(requests, shape, bytes_read(model), bench.ceilings, kv_bytes)

@@ -25,7 +25,7 @@ from serving.engine.runner import TorchRunner, block_bytes, cache_dtype
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.speculate import DeviceDrafts, NGrams
 from serving.engine.warm_up import warm_up_steps
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Engine:
         loaded: LoadedModel,
         config: EngineConfig,
         runner: Runner | None = None,
-        draft_model: Llama | None = None,
+        draft_model: Decoder | None = None,
     ) -> None:
         dtype = cache_dtype(config.kv_cache_dtype, loaded.model.dtype)
         size = block_bytes(loaded.config, config.block_tokens, dtype)

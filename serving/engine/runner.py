@@ -13,7 +13,8 @@ from serving.engine.sampler import Chosen, Row, choose
 from serving.engine.scheduler import Slice
 from serving.engine.step import Earlier, StepTensors, step_tensors
 from serving.layers.attention import LayerCache
-from serving.models.llama import Llama, LlamaConfig
+from serving.models.config import DecoderConfig
+from serving.models.decoder import Decoder
 
 _SCALE_BYTES = 4
 
@@ -23,7 +24,7 @@ def cache_dtype(name: str, model_dtype: torch.dtype) -> torch.dtype:
     return {"auto": model_dtype, "int8": torch.int8, "fp8": torch.float8_e4m3fn}[name]
 
 
-def block_bytes(config: LlamaConfig, block_tokens: int, dtype: torch.dtype) -> int:
+def block_bytes(config: DecoderConfig, block_tokens: int, dtype: torch.dtype) -> int:
     """What one block of a KV cache of dtype takes over all layers."""
     scales = _SCALE_BYTES if dtype == torch.int8 else 0
     vectors = 2 * config.num_hidden_layers * config.num_key_value_heads
@@ -34,7 +35,7 @@ class PagedModel:
     """A model and its paged KV cache: one block more than the tables know, for padding rows."""
 
     def __init__(
-        self, model: Llama, *, blocks: int, block_tokens: int, cache_dtype: torch.dtype
+        self, model: Decoder, *, blocks: int, block_tokens: int, cache_dtype: torch.dtype
     ) -> None:
         self.model = model
         self._blocks = blocks
@@ -67,13 +68,13 @@ class TorchRunner:
 
     def __init__(
         self,
-        model: Llama,
+        model: Decoder,
         *,
         blocks: int,
         block_tokens: int,
         threads: int,
         cache_dtype: torch.dtype,
-        draft_model: Llama | None = None,
+        draft_model: Decoder | None = None,
     ) -> None:
         self._paged, *drafting = (
             PagedModel(each, blocks=blocks, block_tokens=block_tokens, cache_dtype=cache_dtype)
@@ -203,7 +204,7 @@ def _result(
     return StepResult(tokens, device_ns, drafts, logprobs)
 
 
-def rows_multiple(model: Llama) -> int:
+def rows_multiple(model: Decoder) -> int:
     """A step's rows are padded to a multiple of this, so that no answer depends on who else is in the step.
 
     fp32 products on a CPU differ in their last bits between heights that are no multiple of 4; bf16 ones do not.
@@ -211,7 +212,7 @@ def rows_multiple(model: Llama) -> int:
     return 4 if model.dtype == torch.float32 and model.device.type == "cpu" else 1
 
 
-def _caches(model: Llama, blocks: int, block_tokens: int, dtype: torch.dtype) -> list[LayerCache]:
+def _caches(model: Decoder, blocks: int, block_tokens: int, dtype: torch.dtype) -> list[LayerCache]:
     config = model.config
     vectors = (blocks, block_tokens, config.num_key_value_heads)
 

@@ -1,10 +1,23 @@
-"""Rotary position embedding, half-split as in Hugging Face checkpoints (GGUF interleaves: see weights)."""
+"""Rotary position embedding, half-split as in Hugging Face checkpoints (GGUF interleaves: see weights).
+
+Rope         a model's frequencies, with the scaling that stretches them
+frequencies  radians per position
+rotation     cosines and sines of a step's positions
+rotate       turns heads by them
+"""
 
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LinearScaling:
+    """Positions stand closer together by a factor."""
+
+    factor: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +30,51 @@ class Llama3Scaling:
     original_max_position_embeddings: int
 
 
-def inverse_frequencies(head_dim: int, theta: float, scaling: Llama3Scaling | None) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnScaling:
+    """YaRN (arXiv 2309.00071): fast frequencies stay, slow ones are divided, a ramp between; and heads grow a little.
+
+    beta_fast, beta_slow      turns within the original context from where on a frequency stays, and to where it is divided
+    attention_factor          what cosines and sines are multiplied by; None: the paper's, from factor and mscales
+    """
+
+    factor: float
+    original_max_position_embeddings: int
+    attention_factor: float | None = None
+    beta_fast: float = 32
+    beta_slow: float = 1
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+
+
+Scaling = LinearScaling | Llama3Scaling | YarnScaling
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """The longest wave is about 2π·theta tokens long, before scaling."""
+
+    theta: float = 10_000.0
+    scaling: Scaling | None = None
+
+    @property
+    def attention_factor(self) -> float:
+        """What cosines and sines are multiplied by."""
+        return _attention_factor(self.scaling) if isinstance(self.scaling, YarnScaling) else 1.0
+
+
+def frequencies(head_dim: int, rope: Rope) -> Tensor:
     """Radians per position, fp32 [head_dim / 2], on the CPU whatever the default device is."""
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
-    frequencies = 1.0 / (theta**exponents)
-    return frequencies if scaling is None else _stretch(frequencies, scaling)
+    waves = rope.theta**exponents
+    if isinstance(rope.scaling, LinearScaling):
+        return 1.0 / waves / rope.scaling.factor
+    if isinstance(rope.scaling, Llama3Scaling):
+        return _stretch(1.0 / waves, rope.scaling)
+    if isinstance(rope.scaling, YarnScaling):
+        return _yarn(waves, rope.theta, rope.scaling)
+    return 1.0 / waves
 
 
 def _stretch(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
@@ -37,11 +90,50 @@ def _stretch(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
     return torch.where((wavelengths <= longest) & (wavelengths >= shortest), between, stretched)
 
 
-def rotation(positions: Tensor, frequencies: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _yarn(waves: Tensor, theta: float, scaling: YarnScaling) -> Tensor:
+    """Between the two dimensions that the betas name a frequency goes over from kept to divided."""
+    half = len(waves)
+    first = _dimension_that_turns(scaling.beta_fast, half, theta, scaling)
+    last = _dimension_that_turns(scaling.beta_slow, half, theta, scaling)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * half - 1)
+    width = last - first or 0.001
+    dimensions = torch.arange(half, dtype=torch.float, device="cpu")
+    kept = 1 - ((dimensions - first) / width).clamp(0, 1)
+    return 1.0 / (scaling.factor * waves) * (1 - kept) + 1.0 / waves * kept
+
+
+def _dimension_that_turns(times: float, half: int, theta: float, scaling: YarnScaling) -> float:
+    """Where in a head a wave turns so many times within the original context."""
+    wavelength = scaling.original_max_position_embeddings / (times * 2 * math.pi)
+    return half * math.log(wavelength) / math.log(theta)
+
+
+def _attention_factor(scaling: YarnScaling) -> float:
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.mscale and scaling.mscale_all_dim:
+        return _growth(scaling.factor, scaling.mscale) / _growth(
+            scaling.factor, scaling.mscale_all_dim
+        )
+    return _growth(scaling.factor, 1.0)
+
+
+def _growth(factor: float, mscale: float) -> float:
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def rotation(
+    positions: Tensor, frequencies: Tensor, dtype: torch.dtype, attention_factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines [rows, 1, head_dim] for positions [rows]: angles in fp32, then rounded to dtype."""
     angles = positions[:, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cosines, sines = angles.cos(), angles.sin()
+    if attention_factor != 1.0:
+        cosines, sines = cosines * attention_factor, sines * attention_factor
+    return cosines.to(dtype), sines.to(dtype)
 
 
 def rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from serving.layers.attention import LayerCache, PagedBatch, Span
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 
 # token ids int64 [tokens] → logits [tokens, vocabulary]: what comes after each token
 Logits = Callable[[Tensor], Tensor]
@@ -70,7 +70,7 @@ def _of_tokens(original: Tensor, changed: Tensor, answers: Tensor) -> Tensor:
     return torch.stack((kl, agree.double(), loss)).cpu()
 
 
-def logits_of(model: Llama) -> Logits:
+def logits_of(model: Decoder) -> Logits:
     """The model's own logits, computed in one step with a cache of its own for each sequence."""
 
     def logits(token_ids: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def logits_of(model: Llama) -> Logits:
     return logits
 
 
-def _one_block(model: Llama, tokens: int) -> list[LayerCache]:
+def _one_block(model: Decoder, tokens: int) -> list[LayerCache]:
     """A cache of one block that holds the whole sequence."""
     config = model.config
     shape = (1, tokens, config.num_key_value_heads, config.head_dim)

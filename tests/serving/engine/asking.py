@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from serving.engine.engine import Engine, EngineConfig
 from serving.engine.loop import Runner
 from serving.engine.request import Finished, Progress, Request, SamplingParams
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 from tests.serving.engine.fakes import Listener
 
@@ -45,7 +45,7 @@ class Answers(Listener):
 def an_engine(
     loaded: LoadedModel,
     runner: Runner | None = None,
-    draft_model: Llama | None = None,
+    draft_model: Decoder | None = None,
     **settings: Any,
 ) -> Iterator[Engine]:
     config = EngineConfig(**({"kv_blocks": 64} | settings))

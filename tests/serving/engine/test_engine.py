@@ -21,7 +21,7 @@ from serving.engine.request import (
     SamplingParams,
 )
 from serving.engine.scheduler import Slice
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 from tests.serving.engine.asking import Answers, an_engine, ask, reference_answer
 
@@ -106,7 +106,7 @@ def test_a_rounded_cache_holds_more_tokens_and_says_nearly_the_same(
     assert {len(answer) for answer in answers} <= set(range(1, 25))
 
 
-def another(loaded: LoadedModel) -> Llama:
+def another(loaded: LoadedModel) -> Decoder:
     """A model of the same vocabulary that says something else."""
     torch.manual_seed(5)
     model = copy.deepcopy(loaded.model)

@@ -9,12 +9,13 @@ from serving.engine.runner import rows_multiple
 from serving.engine.scheduler import Slice
 from serving.engine.step import step_tensors
 from serving.layers.attention import LayerCache
-from serving.models.llama import Llama, LlamaConfig
+from serving.models.architectures import read_config
+from serving.models.decoder import Decoder
 
 BLOCKS, BLOCK_TOKENS = 12, 4
 
 
-def a_model(dtype: torch.dtype) -> Llama:
+def a_model(dtype: torch.dtype) -> Decoder:
     torch.manual_seed(3)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -27,7 +28,7 @@ def a_model(dtype: torch.dtype) -> Llama:
         "max_position_embeddings": 64,
         "rms_norm_eps": 1e-5,
     }
-    return Llama(LlamaConfig.from_dict(config)).to(dtype).requires_grad_(False)
+    return Decoder(read_config(config)).to(dtype).requires_grad_(False)
 
 
 def a_decode(index: int) -> Slice:
@@ -37,7 +38,7 @@ def a_decode(index: int) -> Slice:
     return Slice(str(index), (7 + index,), 4 + index, table, True, True, params, 0, 0)
 
 
-def hidden(model: Llama, slices: list[Slice]) -> Tensor:
+def hidden(model: Decoder, slices: list[Slice]) -> Tensor:
     """Hidden rows of the slices, over contexts that are the same in every call."""
     generator = torch.Generator().manual_seed(1)
     shape = (BLOCKS + 1, BLOCK_TOKENS, 3, 64)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.quantize.linear import SCHEMES
 from serving.quantize.model import quantize, weight_bytes
 from serving.quantize.quality import compare, logits_of
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def model(folder: Path) -> Llama:
+def model(folder: Path) -> Decoder:
     return load(str(folder), dtype=torch.bfloat16, cache_dir=None).model
 
 
@@ -51,7 +51,7 @@ def test_a_quantized_model_answers_as_one_of_the_weights_that_its_codes_stand_fo
     assert compare(logits_of(widened), logits_of(quantized), TEXTS).mean_kl < 1e-6
 
 
-def test_the_report_says_what_the_weights_took_and_take(model: Llama) -> None:
+def test_the_report_says_what_the_weights_took_and_take(model: Decoder) -> None:
     before = weight_bytes(model)
     report = quantize(model, "int8")
     assert (report.bytes_before, report.bytes_after) == (before, weight_bytes(model))
@@ -60,7 +60,7 @@ def test_the_report_says_what_the_weights_took_and_take(model: Llama) -> None:
     assert report.left == {}
 
 
-def test_the_originals_are_freed(model: Llama) -> None:
+def test_the_originals_are_freed(model: Decoder) -> None:
     originals = [weakref.ref(part) for part in model.modules() if isinstance(part, nn.Linear)]
     quantize(model, "int4")
     gc.collect()
@@ -69,7 +69,7 @@ def test_the_originals_are_freed(model: Llama) -> None:
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_the_head_is_quantized_where_it_is_asked_for(model: Llama, head: bool) -> None:
+def test_the_head_is_quantized_where_it_is_asked_for(model: Decoder, head: bool) -> None:
     report = quantize(model, "int4", head=head)
     assert isinstance(model.lm_head, nn.Linear) is not head
     assert list(report.left) == ([] if head else ["lm_head"])
@@ -85,7 +85,7 @@ def test_inputs_that_fill_no_group_stay_as_they_are_and_are_named() -> None:
 
 
 @pytest.mark.parametrize("scheme", list(SCHEMES))
-def test_a_damaged_weight_is_refused_by_its_name(model: Llama, scheme: str) -> None:
+def test_a_damaged_weight_is_refused_by_its_name(model: Decoder, scheme: str) -> None:
     model.layers[1].mlp.down_proj.weight[3, 7] = float("nan")
     with pytest.raises(
         ValueError, match=rf"'layers.1.mlp.down_proj' can't be .* to {scheme}: .*finite"
@@ -93,7 +93,7 @@ def test_a_damaged_weight_is_refused_by_its_name(model: Llama, scheme: str) -> N
         quantize(model, scheme)
 
 
-def test_a_scheme_that_there_is_none_of_is_refused_with_those_there_are(model: Llama) -> None:
+def test_a_scheme_that_there_is_none_of_is_refused_with_those_there_are(model: Decoder) -> None:
     with pytest.raises(
         ValueError, match="no scheme 'int3'; expected one of int8, int4, fp8, fp8-dynamic"
     ):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from serving.models.llama import Llama
+from serving.models.decoder import Decoder
 from serving.quantize.linear import SCHEMES, quantized_linear
 from serving.quantize.model import quantize
 from serving.quantize.quality import Quality, compare, logits_of
@@ -53,19 +53,19 @@ def sequences(original: LoadedModel) -> list[Tensor]:
 
 
 @pytest.fixture
-def model(original: LoadedModel, cache_dir: Path) -> Llama:
+def model(original: LoadedModel, cache_dir: Path) -> Decoder:
     """One more, to be changed."""
     return load(PACKAGE, dtype=torch.bfloat16, cache_dir=cache_dir).model
 
 
-def quality(original: LoadedModel, changed: Llama, sequences: list[Tensor]) -> Quality:
+def quality(original: LoadedModel, changed: Decoder, sequences: list[Tensor]) -> Quality:
     return compare(logits_of(original.model), logits_of(changed), sequences)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", list(FURTHEST))
 def test_the_real_model_hardly_changes(
-    original: LoadedModel, model: Llama, sequences: list[Tensor], scheme: str
+    original: LoadedModel, model: Decoder, sequences: list[Tensor], scheme: str
 ) -> None:
     quantize(model, scheme)
     measured = quality(original, model, sequences)
@@ -75,7 +75,7 @@ def test_the_real_model_hardly_changes(
 
 @pytest.mark.slow
 def test_one_wrong_scale_is_more_than_the_bound(
-    original: LoadedModel, model: Llama, sequences: list[Tensor]
+    original: LoadedModel, model: Decoder, sequences: list[Tensor]
 ) -> None:
     scheme = SCHEMES["int4"]
     weight = scheme.encode(model.layers[4].mlp.down_proj.weight)

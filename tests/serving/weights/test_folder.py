@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from serving.engine.request import SamplingParams
-from serving.models.llama import UnsupportedModel
+from serving.models.unsupported import UnsupportedModel
 from serving.weights import ChatTemplateError, ModelNotLoaded, load
 from serving.weights.checkpoint import read_folder
 from tests.serving.engine.asking import an_engine, ask, reference_answer
@@ -116,9 +116,11 @@ def test_a_template_that_refuses_or_reaches_out_is_an_error_with_its_reason(
         ),
         ({"hidden_act": "gelu"}, "'gelu'; expected 'silu'"),
         ({"quantization_config": {"bits": 4}}, "quantized weights"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "'yarn'; expected 'default' or 'llama3'"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "'dynamic'; expected 'default', 'linear'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "scaling 'yarn' says no 'factor'"),
+        ({"num_attention_heads": None}, "num_attention_heads is None; expected a positive"),
         ({"num_hidden_layers": 4}, "has no tensor 'model.layers.3"),
-        ({"num_hidden_layers": 2}, "does not use: model.layers.2"),
+        ({"num_hidden_layers": 2}, "does not use: 'model.layers.2"),
     ],
 )
 def test_a_model_that_cannot_be_computed_is_named(

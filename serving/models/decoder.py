@@ -1,0 +1,118 @@
+"""The decoder that all families here share; a DecoderConfig says in what they differ.
+
+The order of operations and of roundings is transformers', so that greedy answers are the same.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from serving.layers.attention import LayerCache, PagedBatch, paged_attention
+from serving.layers.mlp import GatedMLP
+from serving.layers.norm import RMSNorm
+from serving.layers.rotary import frequencies, rotate, rotation
+from serving.models.config import DecoderConfig
+
+Angles = tuple[Tensor, Tensor]  # cosines and sines, as rotation() gives them
+
+
+class Attention(nn.Module):
+    """Grouped-query attention. Query, key and value are one matrix, read in one call."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.window = config.windows[layer]
+        self.rotated = config.rotated[layer]
+        query_size = config.num_attention_heads * config.head_dim
+        kv_size = config.num_key_value_heads * config.head_dim
+        self.sizes = [query_size, kv_size, kv_size]
+        self.qkv_proj = nn.Linear(config.hidden_size, sum(self.sizes), bias=config.qkv_bias)
+        self.o_proj = nn.Linear(query_size, config.hidden_size, bias=config.output_bias)
+        self.q_norm, self.k_norm = (
+            RMSNorm(config.head_dim, config.rms_norm_eps) if config.head_norms else None
+            for _ in range(2)
+        )
+
+    def forward(
+        self, hidden: Tensor, angles: Angles, cache: LayerCache, batch: PagedBatch
+    ) -> Tensor:
+        query, key, value = (
+            part.unflatten(-1, (-1, self.head_dim))
+            for part in self.qkv_proj(hidden).split(self.sizes, dim=-1)
+        )
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        if self.rotated:
+            query, key = rotate(query, *angles), rotate(key, *angles)
+        attended = paged_attention(query, key, value, cache, batch, window=self.window)
+        projected: Tensor = self.o_proj(attended.flatten(1))
+        return projected
+
+
+class Layer(nn.Module):
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = GatedMLP(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+
+    def forward(
+        self, hidden: Tensor, angles: Angles, cache: LayerCache, batch: PagedBatch
+    ) -> Tensor:
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), angles, cache, batch)
+        added: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
+        return added
+
+
+class Decoder(nn.Module):
+    """Token ids in, hidden rows out; `logits` turns the rows that are wanted into logits.
+
+    Where the config ties them, lm_head and embed_tokens are one matrix.
+    """
+
+    inverse_frequencies: Tensor
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.register_buffer(
+            "inverse_frequencies", frequencies(config.head_dim, config.rope), persistent=False
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed_tokens.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed_tokens.weight.device
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        caches: Sequence[LayerCache],
+        batch: PagedBatch,
+    ) -> Tensor:
+        """Hidden rows [rows, hidden_size] of token_ids and positions [rows]; fills the caches, one a layer."""
+        hidden: Tensor = self.embed_tokens(token_ids)
+        factor = self.config.rope.attention_factor
+        angles = rotation(positions, self.inverse_frequencies, self.dtype, factor)
+        for layer, cache in zip(self.layers, caches, strict=True):
+            hidden = layer(hidden, angles, cache, batch)
+        normed: Tensor = self.norm(hidden)
+        return normed
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [rows, vocab_size] of hidden rows, in the model's dtype."""
+        projected: Tensor = self.lm_head(hidden)
+        return projected

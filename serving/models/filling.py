@@ -1,0 +1,132 @@
+"""A decoder's weights from a checkpoint's tensors, one after the other.
+
+The model is laid out once, in the dtype and on the device that it is to have; each tensor is read, copied to its place and
+let go. So loading takes the model and one tensor.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from serving.models.config import DecoderConfig
+from serving.models.decoder import Decoder
+from serving.models.unsupported import UnsupportedModel
+
+_HEAD = "lm_head.weight"
+_OUTER = (
+    "model."  # before every name but the head's; checkpoints of a model without a head leave it out
+)
+_NAMED = 5  # tensors in an error
+
+
+def from_checkpoint(
+    config: DecoderConfig,
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> Decoder:
+    """The model over a checkpoint's tensors, named as Hugging Face names them. A lookup in `tensors` may read a file.
+
+    Raises UnsupportedModel where a tensor is missing, of another shape, or none of ours.
+    """
+    model = laid_out(config, dtype, device)
+    places = _places(model)
+    names = {_our_name(name): name for name in tensors if not _is_needless(name, config)}
+    _check_names(config, found=names.keys(), wanted=places.keys())
+    for ours, theirs in names.items():
+        _put(theirs, tensors[theirs], places[ours])
+    return model
+
+
+def laid_out(config: DecoderConfig, dtype: torch.dtype, device: torch.device | str) -> Decoder:
+    """The model with room for its weights, which are whatever the memory held."""
+    with torch.device("meta"):
+        model = Decoder(config)
+    room = {
+        name: torch.empty(weight.shape, dtype=dtype, device=device)
+        for name, weight in model.named_parameters()
+    }
+    model.load_state_dict(room, assign=True, strict=False)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    model.inverse_frequencies = model.inverse_frequencies.to(device)
+    return model.requires_grad_(False).eval()
+
+
+# Matrices that lie apart in a checkpoint and are read as one here.
+MERGED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def _places(model: Decoder) -> dict[str, Tensor]:
+    """Where the numbers of each tensor go, by the checkpoint's names without the outer one."""
+    named = model.named_parameters()
+    return {part: place for name, weight in named for part, place in _parts(name, weight, model)}
+
+
+def _parts(name: str, weight: Tensor, model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    module, _, kind = name.rpartition(".")
+    for merged, parts in MERGED.items():
+        if module.endswith(merged):
+            rows = _rows_of_parts(merged, model.config)
+            for part, place in zip(parts, torch.split(weight, rows), strict=True):
+                yield f"{module.removesuffix(merged)}{part}.{kind}", place
+            return
+    yield name, weight
+
+
+def _rows_of_parts(merged: str, config: DecoderConfig) -> list[int]:
+    if merged == "mlp.gate_up_proj":
+        return [config.intermediate_size] * 2
+    kv_rows = config.num_key_value_heads * config.head_dim
+    return [config.num_attention_heads * config.head_dim, kv_rows, kv_rows]
+
+
+def _our_name(name: str) -> str:
+    return name.removeprefix(_OUTER)
+
+
+def _is_needless(name: str, config: DecoderConfig) -> bool:
+    """Old checkpoints carry rotary tables, which are computed here, and tied ones may carry the head as well."""
+    return name.endswith("rotary_emb.inv_freq") or (name == _HEAD and config.tie_word_embeddings)
+
+
+def _check_names(config: DecoderConfig, *, found: Collection[str], wanted: Collection[str]) -> None:
+    what = f"a {config.architecture} of {config.num_hidden_layers} layers"
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise UnsupportedModel(
+            f"the checkpoint has no tensor {_listed(missing)}; {what} needs it: is the download complete?"
+        )
+    unknown = [name for name in found if name not in wanted]
+    if unknown:
+        # To pass over a tensor would compute another model.
+        raise UnsupportedModel(
+            f"the checkpoint has tensors that {what} does not use: {_listed(unknown)}; "
+            "is config.json that of these weights?"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as the checkpoint has them; of many, the first few."""
+    full = [name if name == _HEAD else _OUTER + name for name in sorted(names)]
+    more = f" and {len(full) - _NAMED} more" if len(full) > _NAMED else ""
+    return ", ".join(f"'{name}'" for name in full[:_NAMED]) + more
+
+
+def _put(name: str, tensor: Tensor, place: Tensor) -> None:
+    if tensor.shape != place.shape:
+        raise UnsupportedModel(
+            f"the checkpoint's tensor '{name}' has the shape {[*tensor.shape]}; config.json means "
+            f"{[*place.shape]}: is it that of these weights?"
+        )
+    if not tensor.is_floating_point():
+        raise UnsupportedModel(
+            f"the checkpoint's tensor '{name}' holds {tensor.dtype}; expected floats: "
+            "use the model's bf16 or fp16 folder, or a GGUF file"
+        )
+    place.copy_(tensor)
