@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.test import Client
 
@@ -45,3 +46,24 @@ def test_a_right_password_forgets_the_wrong_tries(client: Client, member: User) 
             assert not log_in(client, member.email, "guess")
         assert log_in(client, member.email, PASSWORD)
         client.logout()
+
+
+def test_what_the_database_holds_of_a_session_lets_nobody_in(client: Client, member: User) -> None:
+    assert log_in(client, member.email, PASSWORD)
+    cookie = client.cookies["sessionid"].value
+    [row] = Session.objects.all()
+    assert cookie != row.session_key
+    assert client.get("/settings/").status_code == 200
+    thief = Client()
+    thief.cookies["sessionid"] = row.session_key
+    assert thief.get("/settings/").status_code == 302
+
+
+def test_a_session_ends_when_its_user_logs_out(client: Client, member: User) -> None:
+    assert log_in(client, member.email, PASSWORD)
+    again = Client()
+    again.cookies["sessionid"] = client.cookies["sessionid"].value
+    assert again.get("/settings/").status_code == 200
+    client.post("/logout/")
+    assert again.get("/settings/").status_code == 302
+    assert not Session.objects.exists()
