@@ -57,6 +57,7 @@ _RETRY_SECONDS = 2
 _OBJECTS_OF_A_BODY = 50_000
 _ROOM_SECONDS = 4.0
 _ASK_EVERY_SECONDS = 0.25
+_MESSAGE_END = 150  # characters
 _USED_EVERY = timedelta(minutes=1)
 # google.rpc.Code, which OTLP wants in the body of an error.
 _GRPC_CODES = {400: 3, 401: 16, 404: 12, 405: 12, 413: 8, 415: 3, 429: 8, 500: 13, 503: 14}
@@ -206,7 +207,14 @@ def enter(door: Door, key: IngestKey, body: bytes, content_type: str) -> Message
         return door(key, body, content_type)
     except otlp.MalformedTelemetry as error:
         count_outcomes(key, {"refused: a body that is no OTLP": 1})
-        raise Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        raise Refused(HTTPStatus.BAD_REQUEST, _shortened(str(error))) from error
+
+
+def _shortened(message: str) -> str:
+    """Its beginning and its end, which says what went wrong: a parser names every level on the way there."""
+    if len(message) <= 2 * _MESSAGE_END:
+        return message
+    return f"{message[:_MESSAGE_END].rstrip()} … {message.rstrip('.')[-_MESSAGE_END:].lstrip()}"
 
 
 # What becomes of a body

@@ -198,6 +198,21 @@ def test_what_is_malformed_gets_its_status_and_a_reason(
     else:
         message = Status.FromString(answer.body).message
     assert says in message
+
+
+def test_the_reason_for_refusing_deep_nesting_can_be_read(post: Callable[..., Answer]) -> None:
+    deep = '{"arrayValue": {"values": [' * 150 + '{"stringValue": "x"}' + "]}}" * 150
+    sent = (
+        '{"resourceSpans": [{"resource": {"attributes": [{"key": "deep", "value": '
+        + deep
+        + "}]}}]}"
+    )
+    answer = post(sent.encode(), content_type=JSON)
+    message = json.loads(answer.body)["message"]
+    assert answer.status == 400
+    assert "no OTLP/JSON" in message
+    assert message.endswith("Max recursion depth is 100")
+    assert len(message) < 400
     assert Span.objects.count() == 0
 
 
