@@ -48,25 +48,6 @@ ONLY_DEFAULT: Mapping[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
 }
 
-# What is read, and what the engine does not honour: the default passes.
-_LACKING: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_p": (0,),
-    "presence_penalty": (0,),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "stop_token_ids": ([],),
-    "structured_outputs": ({},),
-    "tools": ([],),
-    "top_logprobs": (0,),
-}
-
 SAMPLING = frozenset(
     {
         "frequency_penalty",
@@ -166,8 +147,6 @@ def refuse_what_we_do_not_honour(body: Mapping[str, Any], read: frozenset[str]) 
     read   what this endpoint reads.
     """
     for name, value in body.items():
-        if name in _LACKING and value is not None and not _is_default(value, _LACKING[name]):
-            raise unsupported(name, value, "leave it out")
         if name in read or name in HARMLESS or value is None:
             continue
         if name not in ONLY_DEFAULT or not _is_default(value, ONLY_DEFAULT[name]):

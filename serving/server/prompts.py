@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from serving.server.errors import BadRequest
+from serving.server.errors import BadRequest, unsupported
 from serving.server.runtime import Served
 from serving.server.schemas import ChatRequest, CompletionRequest
 
@@ -10,6 +10,8 @@ from serving.server.schemas import ChatRequest, CompletionRequest
 def encode(asked: ChatRequest | CompletionRequest, served: Served) -> list[Sequence[int]]:
     """Token ids of each prompt. Raises BadRequest."""
     if isinstance(asked, ChatRequest):
+        if asked.tools.tools:
+            raise unsupported("tools", [each.name for each in asked.tools.tools], "leave it out")
         prompts, param = [encode_chat(asked, served)], "messages"
     else:
         prompts, param = [_encode_prompt(prompt, served) for prompt in asked.prompts], "prompt"

@@ -16,7 +16,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from serving.server.app import Application
-from serving.server.run import HttpServer
+from serving.server.http_server import HttpServer
 
 
 class RunningServer:

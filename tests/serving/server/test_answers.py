@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from serving.engine.request import Objective
+from serving.engine.request import Objective, SamplingParams
 from tests.serving.server.asking import chat
 from tests.serving.server.fakes import CONTEXT_TOKENS, FakeEngine, ListRecorder
 from tests.serving.server.serving_here import RunningServer, eventually
@@ -109,13 +109,35 @@ def test_what_is_asked_of_sampling_reaches_the_engine(
         metadata={"a": "b"},
         store=False,
         n=1,
-        frequency_penalty=0,
-        extra_body={"top_k": 5, "ignore_eos": True},
+        frequency_penalty=0.25,
+        presence_penalty=-1,
+        logit_bias={"97": 5, "5": -100},
+        logprobs=True,
+        top_logprobs=2,
+        extra_body={
+            "top_k": 5,
+            "ignore_eos": True,
+            "min_p": 0.1,
+            "repetition_penalty": 1.1,
+            "stop_token_ids": [120, 121],
+        },
     )
-    sampling = engine.requests[-1].sampling
-    assert sampling.max_tokens == 7
-    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.5, 0.9, 5)
-    assert (sampling.seed, sampling.stop, sampling.ignore_eos) == (11, ("!", "?"), True)
+    assert engine.requests[-1].sampling == SamplingParams(
+        max_tokens=7,
+        temperature=0.5,
+        top_p=0.9,
+        top_k=5,
+        min_p=0.1,
+        seed=11,
+        presence_penalty=-1.0,
+        frequency_penalty=0.25,
+        repetition_penalty=1.1,
+        logit_bias=((5, -100.0), (97, 5.0)),
+        logprobs=2,
+        stop=("!", "?"),
+        stop_token_ids=(120, 121),
+        ignore_eos=True,
+    )
 
 
 def test_several_answers_to_one_prompt_are_asked_for_with_seeds_of_their_own(

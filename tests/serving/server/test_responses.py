@@ -153,7 +153,7 @@ def test_a_failure_before_the_first_token_has_its_status(
         ({"truncation": "auto"}, "truncation"),
         ({"reasoning": {"effort": "high"}}, "reasoning"),
         ({"include": ["reasoning.encrypted_content"]}, "include"),
-        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"max_tool_calls": 3}, "max_tool_calls"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"extra_body": {"n": 2}}, "n"),
