@@ -22,9 +22,8 @@ from typing import Any
 import httpx
 import psutil
 
-_WORDS = (
-    "what a team pays for inference depends on how long its prompts and answers are and when"
-).split()
+_TOPIC = "what a team pays for inference depends on how long its prompts and answers are and when"
+_WORDS = _TOPIC.split()
 _CLIENTS = 12
 _START_SECONDS = 180
 _ANSWER_SECONDS = 300
