@@ -21,7 +21,7 @@ class EngineConfig:
     kv_cache_dtype       "auto" is the model's; "int8" and "fp8" hold twice as many tokens and round them
     speculate            "ngram:4" proposes what the text itself repeats, "draft:SOURCE:4" what the small model SOURCE
                          says; "" nothing. Answers are the same with each of them
-    cuda_graphs          replay recorded steps on a GPU instead of launching kernel by kernel
+    cuda_graphs          replay recorded steps of answers instead of launching kernel by kernel; None: on a GPU
     overlap              plan the next step while the device works on the last one; None: on a GPU
     """
 
@@ -35,7 +35,7 @@ class EngineConfig:
     prefix_cache: bool = True
     kv_cache_dtype: str = "auto"
     speculate: str = ""
-    cuda_graphs: bool = True
+    cuda_graphs: bool | None = None
     overlap: bool | None = None
 
     def __post_init__(self) -> None:
@@ -72,3 +72,9 @@ class EngineConfig:
                 f"kv_cache_bytes={self.kv_cache_bytes} holds no block; one takes {block_bytes} bytes"
             )
         return blocks
+
+    def replayed_requests(self, device_type: str) -> int:
+        """Rows of the largest step that is replayed: every request's token, and drafts behind it. 0: none is."""
+        wanted = device_type == "cuda" if self.cuda_graphs is None else self.cuda_graphs
+        drafts = self.speculation.tokens if self.speculation else 0
+        return self.max_batch_requests * (1 + drafts) if wanted else 0

@@ -87,6 +87,7 @@ class Engine:
             threads=config.threads,
             cache_dtype=dtype,
             draft_model=draft_model,
+            replayed_requests=config.replayed_requests(loaded.model.device.type),
         )
         self._loop = StepLoop(
             Scheduler(
@@ -164,7 +165,7 @@ class Engine:
 
     def _serve(self) -> None:
         try:
-            self._runner.attach()
+            self._prepare()
             self._warm_up()
         except Exception as error:
             self._failure, self._stopping = error, True
@@ -252,6 +253,13 @@ class Engine:
             except Exception:
                 logger.exception("the listener of request '%s' failed", progress.request_id)
                 self.cancel(progress.request_id)
+
+    def _prepare(self) -> None:
+        with self._wake:
+            self._loop.begin_warm_up(())
+        self._runner.attach()
+        with self._wake:
+            self._loop.settle_preparation()
 
     def _warm_up(self) -> None:
         pool = self._loop.scheduler.pool

@@ -192,6 +192,12 @@ class StepLoop:
         self._under_way += 1
         return Step(slices, now_ns)
 
+    def settle_preparation(self) -> None:
+        """What was done since the step began was for nobody, and no step that teaches anything."""
+        self._under_way -= 1
+        self._time.leave_unattributed(self._time.believable(None, self._now_ns()))
+        self._look()
+
     def settle_warm_up(self, step: Step, result: StepResult) -> None:
         """A step for nobody: its time is unattributed, and what it teaches about steps is kept."""
         self._under_way -= 1

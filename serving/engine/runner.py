@@ -1,20 +1,24 @@
 """Runs steps on the device, and says how long the device took."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from serving.engine.graphs import DecodeGraphs
 from serving.engine.loop import StepResult
 from serving.engine.request import TokenLogprob
 from serving.engine.sampler import Chosen, Row, choose
 from serving.engine.scheduler import Slice
-from serving.engine.step import Earlier, StepTensors, step_tensors
+from serving.engine.step import Earlier, decode_batch, step_tensors
 from serving.layers.attention import LayerCache
 from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
+
+logger = logging.getLogger(__name__)
 
 _SCALE_BYTES = 4
 
@@ -31,22 +35,67 @@ def block_bytes(config: DecoderConfig, block_tokens: int, dtype: torch.dtype) ->
     return vectors * (config.head_dim * dtype.itemsize + scales) * block_tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """logits of the rows after which slices of `sampling` choose, one behind the other; most_probable where it is known."""
+
+    logits: Tensor
+    sampling: Sequence[Slice]
+    most_probable: Tensor | None = None
+
+
 class PagedModel:
-    """A model and its paged KV cache: one block more than the tables know, for padding rows."""
+    """A model and its paged KV cache: one block more than the tables know, for padding rows.
+
+    max_requests   rows of the largest step that is replayed as a whole (see graphs.py); 0: none is.
+    """
 
     def __init__(
-        self, model: Decoder, *, blocks: int, block_tokens: int, cache_dtype: torch.dtype
+        self,
+        model: Decoder,
+        *,
+        blocks: int,
+        block_tokens: int,
+        cache_dtype: torch.dtype,
+        max_requests: int = 0,
     ) -> None:
         self.model = model
         self._blocks = blocks
         self._block_tokens = block_tokens
         self._pad_to = rows_multiple(model)
         self._caches = _caches(model, blocks + 1, block_tokens, cache_dtype)
+        self._graphs: DecodeGraphs | None = None
+        if max_requests:
+            context_blocks = -(-model.config.max_position_embeddings // block_tokens)
+            self._graphs = DecodeGraphs(
+                model,
+                self._caches,
+                max_requests=max_requests,
+                max_blocks=min(blocks, context_blocks),
+                block_tokens=block_tokens,
+                scratch_slot=blocks * block_tokens,
+            )
 
-    def compute(
-        self, slices: Sequence[Slice], earlier: Earlier | None
-    ) -> tuple[Tensor, StepTensors]:
-        """Logits of the rows after which a token is chosen, and the step; keys and values go to the cache."""
+    def prepare(self) -> None:
+        """Record the steps that are to be replayed, if any."""
+        if self._graphs is not None:
+            logger.info("captured %s", self._graphs.capture())
+
+    def compute(self, slices: Sequence[Slice], earlier: Earlier | None) -> Computed:
+        """Logits of the rows after which a token is chosen; keys and values go to the cache."""
+        if self._graphs is None or not _fits(self._graphs, slices):
+            return self._compute(slices, earlier)
+        places = earlier.places if earlier is not None else {}
+        batch = decode_batch(slices, block_tokens=self._block_tokens, places=places)
+        decoded = self._graphs.run(batch)
+        return Computed(decoded.logits, slices, decoded.token_ids)
+
+    def remember(self, token_ids: Tensor) -> None:
+        """These tokens were chosen after the last step, where they are not the most probable ones of a replayed one."""
+        if self._graphs is not None:
+            self._graphs.remember(token_ids)
+
+    def _compute(self, slices: Sequence[Slice], earlier: Earlier | None) -> Computed:
         step = step_tensors(
             slices,
             block_tokens=self._block_tokens,
@@ -57,10 +106,15 @@ class PagedModel:
         )
         hidden = self.model(step.token_ids, step.positions, self._caches, step.batch)
         if not step.sampling:
-            return hidden[:0], step
+            return Computed(hidden[:0], ())
         count = sum(part.drafts + 1 for part in step.sampling)
-        logits = self.model.logits(hidden[step.sampled_rows])
-        return logits[:count], step
+        return Computed(self.model.logits(hidden[step.sampled_rows])[:count], step.sampling)
+
+
+def _fits(graphs: DecodeGraphs, slices: Sequence[Slice]) -> bool:
+    rows = sum(len(part.token_ids) for part in slices)
+    widest = max(len(part.block_table) for part in slices)
+    return all(part.is_decode for part in slices) and graphs.has_room_for(rows, widest)
 
 
 class TorchRunner:
@@ -75,9 +129,16 @@ class TorchRunner:
         threads: int,
         cache_dtype: torch.dtype,
         draft_model: Decoder | None = None,
+        replayed_requests: int = 0,
     ) -> None:
         self._paged, *drafting = (
-            PagedModel(each, blocks=blocks, block_tokens=block_tokens, cache_dtype=cache_dtype)
+            PagedModel(
+                each,
+                blocks=blocks,
+                block_tokens=block_tokens,
+                cache_dtype=cache_dtype,
+                max_requests=replayed_requests,
+            )
             for each in (model, draft_model)
             if each is not None
         )
@@ -88,6 +149,9 @@ class TorchRunner:
     def attach(self) -> None:
         """Bind to the calling thread, which is to run the steps."""
         torch.set_num_threads(self._threads)
+        self._paged.prepare()
+        if self._drafter is not None:
+            self._drafter.prepare()
 
     @torch.inference_mode()
     def launch(self, slices: Sequence[Slice]) -> Callable[[], StepResult]:
@@ -97,12 +161,22 @@ class TorchRunner:
         if self._drafter is not None:
             drafts = self._drafter.propose(slices, self._earlier)
             slices = [_with_drafts(part, drafts) for part in slices]
-        logits, step = self._paged.compute(slices, self._earlier)
-        rows = [row for part in step.sampling for row in _rows(part)]
-        chosen = choose(logits, rows) if rows else None
-        self._earlier = _earlier(step.sampling, chosen)
+        computed = self._paged.compute(slices, self._earlier)
+        chosen = self._choose(computed)
+        self._earlier = _earlier(computed.sampling, chosen)
+        on_host = None if chosen is None else chosen.to_host()
         stop_ns = timer.stop()
-        return lambda: _result(step.sampling, chosen, drafts, stop_ns())
+        return lambda: _result(computed.sampling, on_host, drafts, stop_ns())
+
+    def _choose(self, computed: Computed) -> Chosen | None:
+        rows = [row for part in computed.sampling for row in _rows(part)]
+        if not rows:
+            return None
+        if computed.most_probable is not None and all(row.is_plain for row in rows):
+            return Chosen(computed.most_probable)
+        chosen = choose(computed.logits, rows)
+        self._paged.remember(chosen.token_ids)
+        return chosen
 
 
 class Drafter:
@@ -112,15 +186,18 @@ class Drafter:
     def __init__(self, paged: PagedModel) -> None:
         self._paged = paged
 
+    def prepare(self) -> None:
+        self._paged.prepare()
+
     def propose(self, slices: Sequence[Slice], earlier: Earlier | None) -> dict[str, Sequence[int]]:
         """Its most probable tokens in the places for drafts, by request id."""
         drafts: dict[str, list[int]] = {part.request_id: [] for part in slices if part.drafts}
-        logits, step = self._paged.compute([_without_drafts(part) for part in slices], earlier)
+        computed = self._paged.compute([_without_drafts(part) for part in slices], earlier)
         most = max((part.drafts for part in slices), default=0)
         # One round more than there are drafts: the last draft's keys and values are needed if it is kept.
         for place in range(most):
-            best = logits.argmax(dim=-1).tolist() if step.sampling else []
-            for part, token_id in zip(step.sampling, best, strict=True):
+            best = computed.logits.argmax(dim=-1).tolist() if computed.sampling else []
+            for part, token_id in zip(computed.sampling, best, strict=True):
                 if part.request_id in drafts:
                     drafts[part.request_id].append(token_id)
             going_on = [
@@ -128,7 +205,7 @@ class Drafter:
                 for part in slices
                 if part.drafts > place
             ]
-            logits, step = self._paged.compute(going_on, None)
+            computed = self._paged.compute(going_on, None)
         return {
             part.request_id: drafts[part.request_id][: part.drafts]
             for part in slices

@@ -7,9 +7,12 @@ in one copy.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from serving.engine.graphs import FROM_HOST, HostBatch
 from serving.engine.scheduler import COMING, Slice
 from serving.layers.attention import PagedBatch, Span, causal_mask
 
@@ -79,6 +82,32 @@ def step_tensors(
         ),
         sampling=[part for part in (*ordered, *chunks) if part.samples],
     )
+
+
+def decode_batch(
+    slices: Sequence[Slice], *, block_tokens: int, places: Mapping[str, int]
+) -> HostBatch:
+    """The rows of slices that all decode. places: rows of the last step's tokens, by request id."""
+    numbers = _Numbers()
+    for part in slices:
+        numbers.add(part, block_tokens)
+    sources = [FROM_HOST] * len(numbers.token_ids)
+    for row, request_id in numbers.coming:
+        sources[row] = places[request_id]
+    widest = max(len(part.block_table) for part in slices)
+    tables = [block for part in slices for block in _table_rows(part, widest)]
+    return HostBatch(
+        token_ids=_int32s(numbers.token_ids),
+        sources=_int32s(sources),
+        positions=_int32s(numbers.positions),
+        slots=_int32s(numbers.slots),
+        contexts=_int32s(numbers.positions) + 1,
+        tables=_int32s(tables).reshape(-1, widest),
+    )
+
+
+def _int32s(numbers: Sequence[int]) -> NDArray[np.int32]:
+    return np.array(numbers, dtype=np.int32)
 
 
 @dataclass(slots=True)

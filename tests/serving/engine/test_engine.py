@@ -62,6 +62,7 @@ def test_greedy_answers_are_those_of_transformers_alone_and_together(
         {"overlap": True},
         {"overlap": True, "kv_blocks": 16},
         {"prefix_cache": False},
+        {"overlap": True, "cuda_graphs": True},
         {"speculate": "ngram:3"},
         {"speculate": "draft:itself:3"},
         {"speculate": "draft:another:3", "kv_blocks": 16},
