@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -28,7 +29,7 @@ from serving.server.doorway import (
     not_too_deep,
     read_body,
 )
-from serving.server.errors import ApiError, ServerFailure
+from serving.server.errors import ApiError, BadRequest, ServerFailure
 from serving.server.parameters import GenerationOptions
 from serving.server.reading import Reading
 from serving.server.runtime import Served
@@ -106,12 +107,34 @@ class Generation:
     def _prepare(self, asked: Asked) -> list[Wanted]:
         """The answers that are wanted. Raises BadRequest."""
         room = self._served.context_tokens
-        options = asked.options
+        options = self._constrained(asked)
         return [
             Wanted(place, token_ids, options.sampling_of(answer, room - len(token_ids)))
             for place, token_ids in enumerate(prompts.encode(asked, self._served))
             for answer in range(options.answers)
         ]
+
+    def _constrained(self, asked: Asked) -> GenerationOptions:
+        """The options, with what the tools ask of an answer."""
+        options = asked.options
+        if not isinstance(asked, ChatRequest) or not asked.tools.offered:
+            return options
+        constraint = prompts.tool_use_of(self._served, asked.tools).constraint(asked.tools)
+        if constraint is None:
+            return options
+        if options.sampling.constraint is not None:
+            raise BadRequest(
+                "tools and a response format each say what the answer must be; send one of them",
+                code="unsupported_parameter",
+                param="tools",
+            )
+        return replace(options, sampling=replace(options.sampling, constraint=constraint))
+
+    def _reading(self, asked: Asked) -> Reading:
+        if not isinstance(asked, ChatRequest) or not asked.tools.offered:
+            return Reading()
+        tool_use = prompts.tool_use_of(self._served, asked.tools)
+        return Reading(partial(tool_use.reader, asked.tools))
 
     async def _send_answer(
         self,
@@ -131,7 +154,7 @@ class Generation:
             options.service_tier,
         )
         writer = self._endpoint.writer(answering, body)
-        reading = Reading()
+        reading = self._reading(asked)
         if options.stream:
             await _stream(call, reading, writer, reply)
         else:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 from serving.server.errors import BadRequest, unsupported
-from serving.server.runtime import Served
+from serving.server.runtime import Served, ToolUse
 from serving.server.schemas import ChatRequest, CompletionRequest
+from serving.server.tools import Tools
 
 
 def encode(asked: ChatRequest | CompletionRequest, served: Served) -> list[Sequence[int]]:
     """Token ids of each prompt. Raises BadRequest."""
     if isinstance(asked, ChatRequest):
-        if asked.tools.tools:
-            raise unsupported("tools", [each.name for each in asked.tools.tools], "leave it out")
         prompts, param = [encode_chat(asked, served)], "messages"
     else:
         prompts, param = [_encode_prompt(prompt, served) for prompt in asked.prompts], "prompt"
@@ -23,9 +22,19 @@ def encode(asked: ChatRequest | CompletionRequest, served: Served) -> list[Seque
 
 def encode_chat(asked: ChatRequest, served: Served) -> Sequence[int]:
     try:
+        if asked.tools.offered:
+            return tool_use_of(served, asked.tools).encode_chat(asked.messages, asked.tools)
         return served.tokenizer.encode_chat(asked.messages)
     except ValueError as error:
         raise BadRequest(str(error), code="invalid_messages", param="messages") from error
+
+
+def tool_use_of(served: Served, tools: Tools) -> ToolUse:
+    """Raises BadRequest where the model calls no tools."""
+    if served.tool_use is None:
+        names = [each.name for each in tools.offered]
+        raise unsupported("tools", names, "this model calls no tools; leave them out")
+    return served.tool_use
 
 
 def _encode_prompt(prompt: str | tuple[int, ...], served: Served) -> Sequence[int]:
@@ -64,4 +73,4 @@ def _check_length(prompt_tokens: int, context_tokens: int, param: str) -> None:
         )
 
 
-__all__ = ["check_token_ids", "encode", "encode_chat"]
+__all__ = ["check_token_ids", "encode", "encode_chat", "tool_use_of"]

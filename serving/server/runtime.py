@@ -3,7 +3,6 @@
 Engine       takes requests, says how they get on, knows where the device's time went and how full it is
 Tokenizer    texts and conversations → token ids, and back
 ToolUse      how a model calls tools: what keeps it to them, and how its calls are told from its text
-Embedder     texts → vectors
 Served       one model, ready to answer
 """
 
@@ -11,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from serving.engine.request import DeviceClock, Progress, Request
+from serving.engine.request import Constraint, DeviceClock, Progress, Request
+from serving.server.tools import Tools
 
 
 class Stats(Protocol):
@@ -75,17 +75,40 @@ class CallPart:
         return bool(self.id)
 
 
+class CallReader(Protocol):
+    """Tells an answer's calls of tools from its text, as it comes."""
+
+    def push(self, text: str) -> tuple[str, Sequence[CallPart]]:
+        """What is text and what is new of calls, as far as that is known by now."""
+
+    def finish(self) -> tuple[str, Sequence[CallPart]]:
+        """What was held back until now, where nothing more will come."""
+
+
+class ToolUse(Protocol):
+    """How a model is told of tools, and how it calls them."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
+        """Token ids of the prompt that offers the tools. Raises ValueError where the model's template refuses them."""
+
+    def constraint(self, tools: Tools) -> Constraint | None:
+        """What keeps an answer to calls that the tools can take; None: nothing does."""
+
+    def reader(self, tools: Tools) -> CallReader: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """name is what clients ask for; context_tokens is room for prompt and answer together.
 
-    vocabulary_tokens counts the token ids that a prompt may hold.
+    vocabulary_tokens counts the token ids that a prompt may hold. tool_use None: the model calls no tools.
     """
 
     name: str
     tokenizer: Tokenizer
     context_tokens: int
     vocabulary_tokens: int
+    tool_use: ToolUse | None = None
 
 
-__all__ = ["CallPart", "Engine", "Served", "Stats", "Tokenizer"]
+__all__ = ["CallPart", "CallReader", "Engine", "Served", "Stats", "Tokenizer", "ToolUse"]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.engine.request import (
+    Constraint,
+    ConstraintKind,
     DeviceClock,
     EngineOverloaded,
     Finished,
@@ -21,9 +23,10 @@ from serving.engine.request import (
     RequestRefused,
     TokenLogprob,
 )
-from serving.server.runtime import Served
+from serving.server.runtime import CallPart, Served
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
+from serving.server.tools import Tools
 
 CONTEXT_TOKENS = 200
 _NO_END = 10**9
@@ -31,22 +34,16 @@ END_OF_ANSWER = "."  # a prompt with it is answered "xyz" and then the end
 
 
 class ByteTokenizer:
-    """Tools stand before the messages, calls behind the text of theirs."""
-
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return list(text.encode())
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return bytes(token_ids).decode(errors="replace")
 
-    def encode_chat(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
-    ) -> list[int]:
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         if messages[0]["role"] == "assistant":
             raise ValueError("the conversation must not begin with the assistant")
-        named = [each["function"]["name"] for each in tools]
-        lines = [f"tools {' '.join(named)}"] if named else []
-        return self.encode("\n".join([*lines, *map(_line, messages)]))
+        return self.encode("\n".join(map(_line, messages)))
 
 
 def _line(message: Mapping[str, Any]) -> str:
@@ -54,11 +51,56 @@ def _line(message: Mapping[str, Any]) -> str:
     return " ".join([message["content"], *calls])
 
 
+class FakeToolUse:
+    """The tools' names stand before the messages. A call is written "@name{arguments}", text before it is text."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
+        names = " ".join(each.name for each in tools.offered)
+        return list(f"{names}\n".encode()) + ByteTokenizer().encode_chat(messages)
+
+    def constraint(self, tools: Tools) -> Constraint | None:
+        names = " ".join(each.name for each in tools.callable)
+        return Constraint(ConstraintKind.STRUCTURAL_TAG, names) if tools.must_call else None
+
+    def reader(self, tools: Tools) -> "FakeCallReader":
+        return FakeCallReader()
+
+
+class FakeCallReader:
+    def __init__(self) -> None:
+        self._name: str | None = None  # of the call that is being written
+        self._calls = -1
+
+    def push(self, text: str) -> tuple[str, list[CallPart]]:
+        """Letter by letter; a name is told when it is all there."""
+        said, calls = "", []
+        for letter in text:
+            if letter == "@":
+                self._name, self._calls = "", self._calls + 1
+            elif self._name is None:
+                if self._calls < 0:
+                    said += letter
+                else:
+                    calls.append(CallPart(self._calls, arguments=letter))
+            elif letter == "{":
+                call_id = f"call_{self._calls}"
+                calls.append(CallPart(self._calls, call_id, self._name, "{"))
+                self._name = None
+            else:
+                self._name += letter
+        return said, calls
+
+    def finish(self) -> tuple[str, list[CallPart]]:
+        """A name that never came to its end is text."""
+        return (f"@{self._name}" if self._name else "", [])
+
+
 SERVED = Served(
     name="fake-model",
     tokenizer=ByteTokenizer(),
     context_tokens=CONTEXT_TOKENS,
     vocabulary_tokens=256,
+    tool_use=FakeToolUse(),
 )
 
 
