@@ -36,3 +36,8 @@ def encode_rows(rows: Tensor) -> Fp8Weight:
 def decode(weight: Fp8Weight, dtype: torch.dtype) -> Tensor:
     """What the codes stand for, [outputs, inputs]."""
     return (weight.codes.float() * weight.scales[:, None]).to(dtype)
+
+
+def rounded(rows: Tensor) -> Tensor:
+    """Activations [rows, inputs] as they are after rounding, in rows' dtype."""
+    return decode(encode_rows(rows), rows.dtype)

@@ -1,10 +1,15 @@
-"""Eight bits a weight, one scale an output row, no zero point: w ≈ code · scale."""
+"""Eight bits a weight, one scale an output row, no zero point: w ≈ code · scale.
+
+int8-dynamic and int4-dynamic round the activations to eight bits too: `rounded` says to what. One scale for a whole row
+of them would cost ten times as much of the answers: a few inputs are far larger than all others.
+"""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+ROUNDED_INPUTS = 32  # of a row's activations that share a scale
 _LARGEST_CODE = 127  # −128 is not used, so that the range is the same on both sides
 
 
@@ -30,3 +35,11 @@ def encode(weight: Tensor) -> Int8Weight:
 def decode(weight: Int8Weight, dtype: torch.dtype) -> Tensor:
     """What the codes stand for, [outputs, inputs]."""
     return (weight.codes.float() * weight.scales[:, None]).to(dtype)
+
+
+def rounded(rows: Tensor) -> Tensor:
+    """Activations [rows, inputs] as they are after rounding to eight bits in groups of 32 inputs, in rows' dtype."""
+    groups = rows.float().reshape(*rows.shape[:-1], -1, ROUNDED_INPUTS)
+    scales = groups.abs().amax(dim=-1, keepdim=True) / _LARGEST_CODE
+    codes = (groups / torch.where(scales == 0, 1, scales)).round()
+    return (codes * scales).reshape(rows.shape).to(rows.dtype)

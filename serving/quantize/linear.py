@@ -15,7 +15,12 @@ from torch.nn import functional
 
 from serving.kernels import native
 from serving.quantize import fp8, int4, int8
-from serving.quantize.packing import pack_int4, pack_int8
+from serving.quantize.packing import (
+    pack_int4,
+    pack_int4_dynamic,
+    pack_int8,
+    pack_int8_dynamic,
+)
 
 GROUP_INPUTS = int4.GROUP_INPUTS  # every kernel works in groups of so many inputs
 _OUTPUTS_AT_ONCE = 4096  # bounds what decoding takes beside the weight
@@ -26,6 +31,7 @@ class Scheme:
     """How a weight is kept. encode returns a named tuple of tensors, which decode and pack take.
 
     pack    the order that native code reads, by functions named for the scheme; None: there is no native code
+    rounded what the activations are rounded to first; None: they stay as they are
     head    the scheme of a model's head. Its errors go straight into the logits: with four bits in it a model's answers
             drifted twenty times as far as with four bits everywhere else
     """
@@ -35,16 +41,22 @@ class Scheme:
     decode: Callable[[Any, torch.dtype], Tensor]
     pack: Callable[[Any], Tensor] | None
     head: str
+    rounded: Callable[[Tensor], Tensor] | None = None
 
 
+_EIGHT_BITS = (int8.encode, int8.decode)
+_FOUR_BITS = (int4.encode, int4.decode)
+_FLOATS = (fp8.encode, fp8.decode)
+# A head's product is of few rows, as a rule: rounding them too would gain nothing.
 SCHEMES = {
     scheme.name: scheme
     for scheme in (
-        Scheme("int8", int8.encode, int8.decode, pack_int8, head="int8"),
-        Scheme("int4", int4.encode, int4.decode, pack_int4, head="int8"),
-        Scheme("fp8", fp8.encode, fp8.decode, None, head="fp8"),
-        # A head's product is of few rows: rounding them too would gain nothing.
-        Scheme("fp8-dynamic", fp8.encode, fp8.decode, None, head="fp8"),
+        Scheme("int8", *_EIGHT_BITS, pack_int8, head="int8"),
+        Scheme("int8-dynamic", *_EIGHT_BITS, pack_int8_dynamic, "int8", int8.rounded),
+        Scheme("int4", *_FOUR_BITS, pack_int4, head="int8"),
+        Scheme("int4-dynamic", *_FOUR_BITS, pack_int4_dynamic, "int8", int8.rounded),
+        Scheme("fp8", *_FLOATS, None, head="fp8"),
+        Scheme("fp8-dynamic", *_FLOATS, None, "fp8", fp8.rounded),
     )
 }
 
@@ -89,6 +101,7 @@ class StoredLinear(nn.Module):
         return self._kind(*(self.get_buffer(name) for name in self._kind._fields))
 
     def forward(self, rows: Tensor) -> Tensor:
+        rows = rows if self.scheme.rounded is None else self.scheme.rounded(rows)
         if (product := _product_by_kernel(self, rows)) is not None:
             return product
         parts = zip(*(torch.split(part, _OUTPUTS_AT_ONCE) for part in self.weight()), strict=True)
@@ -108,7 +121,8 @@ def _product_by_kernel(linear: StoredLinear, rows: Tensor) -> Tensor | None:
 
     if len(rows) > triton_linear.FEW_ROWS or not triton_jit.usable_on(rows):
         return None
-    multiply = getattr(triton_linear, f"{linear.scheme.name}_linear")
+    name = linear.scheme.name.removesuffix("-dynamic")
+    multiply = getattr(triton_linear, f"{name}_linear")
     product: Tensor = multiply(rows, *linear.weight(), bias=linear.bias)
     return product
 
@@ -159,7 +173,7 @@ def _check_fp8(device: torch.device) -> None:
 
 
 class NativeLinear(nn.Module):
-    """x [rows, inputs] → [rows, outputs] by native code; fp32 sums, activations as they are (bf16 or fp32)."""
+    """x [rows, inputs] → [rows, outputs] by native code; activations bf16 or fp32, sums fp32."""
 
     packed: Tensor
     bias: Tensor | None
@@ -171,9 +185,10 @@ class NativeLinear(nn.Module):
         self.scheme, self.in_features, self.out_features = scheme, inputs, outputs
         self.register_buffer("packed", packed)
         self.register_buffer("bias", None if bias is None else bias.float())
+        name = f"quantized_{scheme.replace('-', '_')}"
         self._products = {
-            torch.bfloat16: native.function(f"quantized_{scheme}_bf16", "ppppiiii"),
-            torch.float32: native.function(f"quantized_{scheme}_fp32", "ppppiiii"),
+            torch.bfloat16: native.function(f"{name}_bf16", "ppppiiii"),
+            torch.float32: native.function(f"{name}_fp32", "ppppiiii"),
         }
         # A hundred layers a token are called: asking for these each time would cost a tenth of a token's time.
         self._packed_address = packed.data_ptr()

@@ -13,44 +13,17 @@
  * What a row gets does not depend on how many rows there are, nor on the threads: each (row, output) is summed
  * over the groups in order, in one lane, by the same instructions whatever stands beside it.
  */
-#include <stddef.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#include "numbers.h"
+#include "quantized.h"
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VBMI__)
 #define QUANT_AVX512 1
 #include <immintrin.h>
 #endif
 
-enum { LANES = 16, GROUP = 32, TILE_ROWS = 8, INT4_GROUP_BYTES = 320, INT8_GROUP_BYTES = 512 };
 /* Activations that a core keeps near while all its weights pass by: a part of a common L2. */
 enum { CHUNK_BYTES = 256 * 1024 };
 
-/* x [rows, inputs] and y [rows, outputs] are bf16, or fp32 where wide. bias [outputs] may be NULL. */
-typedef struct {
-    const uint8_t *packed;
-    const float *bias;
-    const void *x;
-    void *y;
-    size_t rows, inputs, outputs, groups, block_bytes;
-    int wide;
-} Product;
-
-static size_t smaller(size_t one, size_t other) { return one < other ? one : other; }
-
-static const uint8_t *block_of(const Product *p, size_t block) { return p->packed + block * p->block_bytes; }
-
-static size_t lanes_in_block(const Product *p, size_t block) { return smaller(p->outputs - block * LANES, LANES); }
-
 /* ---- plain C: any machine, and fp32 activations everywhere. Compilers turn loops over lanes into vectors. ---- */
-
-static float fp16_to_float(uint16_t half) { /* scales and minimums are finite */
-    /* 2^112 moves the exponent's bias, and makes subnormals right as well. */
-    float value = bits_to_float((uint32_t)(half & 0x7fff) << 13) * 0x1p112f;
-    return half & 0x8000 ? -value : value;
-}
 
 /* Four bytes a lane hold eight inputs: 0, 2 | 4, 6 | 1, 3 | 5, 7 (low four bits first). */
 static void unpack_int4(const uint8_t *group, float weights[GROUP][LANES]) {
@@ -72,25 +45,6 @@ static void unpack_int8(const uint8_t *group, float weights[GROUP][LANES]) {
             float magnitude = (float)(byte & 127);
             weights[four * 4 + input][lane] = byte & 128 ? -magnitude : magnitude;
         }
-}
-
-static void read_group(const Product *p, size_t row, size_t group, float x[GROUP]) {
-    size_t at = row * p->inputs + group * GROUP;
-    if (p->wide)
-        memcpy(x, (const float *)p->x + at, GROUP * sizeof(float));
-    else
-        for (int i = 0; i < GROUP; i++) x[i] = bf16_to_float(((const uint16_t *)p->x)[at + i]);
-}
-
-static void write_lanes(const Product *p, size_t row, size_t block, const float totals[LANES]) {
-    size_t first = block * LANES, at = row * p->outputs + first;
-    for (size_t lane = 0; lane < lanes_in_block(p, block); lane++) {
-        float total = p->bias == NULL ? totals[lane] : totals[lane] + p->bias[first + lane];
-        if (p->wide)
-            ((float *)p->y)[at + lane] = total;
-        else
-            ((uint16_t *)p->y)[at + lane] = float_to_bf16(total);
-    }
 }
 
 static void dot_group(const float x[GROUP], float weights[GROUP][LANES], float sums[LANES]) {
@@ -307,17 +261,6 @@ static void plain_blocks(Plain *plain, const Product *p, size_t from, size_t to,
         for (size_t r = 0; r < rows; r += TILE_ROWS) plain(p, block, row + r, smaller(rows - r, TILE_ROWS));
 }
 
-/* The blocks of the calling thread, of a team's. */
-static void my_blocks(const Product *p, size_t *from, size_t *to) {
-    size_t blocks = (p->outputs + LANES - 1) / LANES, thread = 0, threads = 1;
-#ifdef _OPENMP
-    thread = (size_t)omp_get_thread_num();
-    threads = (size_t)omp_get_num_threads();
-#endif
-    *from = blocks * thread / threads;
-    *to = blocks * (thread + 1) / threads;
-}
-
 static size_t chunk_rows(const Product *p) {
     size_t fitting = CHUNK_BYTES / (p->inputs * (p->wide ? 4 : 2)) / TILE_ROWS * TILE_ROWS;
     return fitting < TILE_ROWS ? TILE_ROWS : fitting;
@@ -344,24 +287,11 @@ static void multiply(Plain *plain, Tile *const *tiles, const Product *p, int64_t
     }
 }
 
-static void multiply_int4(const uint8_t *packed, const float *bias, const void *x, void *y, int wide, int64_t rows,
-                          int64_t inputs, int64_t outputs, int64_t threads) {
-    size_t groups = (size_t)inputs / GROUP, block_bytes = groups * INT4_GROUP_BYTES;
-    Product p = {packed, bias, x, y, (size_t)rows, (size_t)inputs, (size_t)outputs, groups, block_bytes, wide};
-    multiply(plain_int4, int4_tiles, &p, threads);
-}
-
-static void multiply_int8(const uint8_t *packed, const float *bias, const void *x, void *y, int wide, int64_t rows,
-                          int64_t inputs, int64_t outputs, int64_t threads) {
-    size_t groups = (size_t)inputs / GROUP, block_bytes = groups * INT8_GROUP_BYTES + LANES * sizeof(float);
-    Product p = {packed, bias, x, y, (size_t)rows, (size_t)inputs, (size_t)outputs, groups, block_bytes, wide};
-    multiply(plain_int8, int8_tiles, &p, threads);
-}
-
-#define ENTRY(kind, type, number, wide)                                                                       \
-    void quantized_##kind##_##type(const uint8_t *packed, const float *bias, const number *x, number *y,      \
-                                   int64_t rows, int64_t inputs, int64_t outputs, int64_t threads) {          \
-        multiply_##kind(packed, bias, x, y, wide, rows, inputs, outputs, threads);                            \
+#define ENTRY(kind, type, number, wide)                                                                     \
+    void quantized_##kind##_##type(const uint8_t *packed, const float *bias, const number *x, number *y,    \
+                                   int64_t rows, int64_t inputs, int64_t outputs, int64_t threads) {        \
+        Product p = kind##_product(packed, bias, x, y, rows, inputs, outputs, wide);                        \
+        multiply(plain_##kind, kind##_tiles, &p, threads);                                                  \
     }
 ENTRY(int4, bf16, uint16_t, 0)
 ENTRY(int8, bf16, uint16_t, 0)

@@ -22,6 +22,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+NATIVE = ["int8", "int8-dynamic", "int4", "int4-dynamic"]
+
+
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -37,9 +40,15 @@ def layer(scheme: str, outputs: int, inputs: int, *, biased: bool) -> tuple[nn.M
     )
 
 
-@settings(deadline=None, max_examples=40)
+def rounded(scheme: str, rows: Tensor) -> Tensor:
+    """Activations as the scheme takes them."""
+    to = SCHEMES[scheme].rounded
+    return rows if to is None else to(rows)
+
+
+@settings(deadline=None, max_examples=60)
 @given(
-    scheme=st.sampled_from(["int8", "int4"]),
+    scheme=st.sampled_from(NATIVE),
     dtype=st.sampled_from([torch.bfloat16, torch.float32, torch.float16]),
     outputs=st.sampled_from([1, 15, 16, 33, 100]),
     inputs=st.sampled_from([32, 96, 576]),
@@ -51,16 +60,17 @@ def test_the_product_is_the_one_with_the_weight_that_the_codes_stand_for(
 ) -> None:
     module, stands_for = layer(scheme, outputs, inputs, biased=biased)
     x = normal(rows, inputs, seed=3).to(dtype)
-    expected = torch.cat((x.double(), torch.ones(rows, 1, dtype=torch.float64)), 1) @ stands_for.T
+    taken = rounded(scheme, x.float()).double()
+    expected = torch.cat((taken, torch.ones(rows, 1, dtype=torch.float64)), 1) @ stands_for.T
     product = module(x)
     assert product.dtype == dtype
     off = (product.double() - expected).abs()
     assert (off <= ROUNDING[dtype] * (1 + expected.abs())).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=30)
 @given(
-    scheme=st.sampled_from(["int8", "int4"]),
+    scheme=st.sampled_from(NATIVE),
     dtype=st.sampled_from([torch.bfloat16, torch.float32]),
     rows=st.integers(2, 70),
     threads=st.integers(1, 2),
@@ -84,22 +94,30 @@ def test_rows_that_are_not_side_by_side_in_memory_are_multiplied_all_the_same() 
     assert torch.equal(module(wide[:, 32:96]), module(wide[:, 32:96].clone()))
 
 
-WEIGHT_ONLY = [scheme for scheme in SCHEMES if not scheme.endswith("-dynamic")]
-
-
-@pytest.mark.parametrize("scheme", WEIGHT_ONLY)
+@pytest.mark.parametrize("scheme", list(SCHEMES))
 def test_the_plain_form_gives_back_what_was_encoded_and_multiplies_alike(scheme: str) -> None:
     encoded = SCHEMES[scheme].encode(normal(70, 64, seed=1))
     bias = normal(70, seed=2)
     stored = StoredLinear(SCHEMES[scheme], encoded, bias)
     x = normal(3, 64, seed=3)
-    expected = x @ SCHEMES[scheme].decode(encoded, torch.float32).T + bias
+    expected = rounded(scheme, x) @ SCHEMES[scheme].decode(encoded, torch.float32).T + bias
     assert all(
         torch.equal(one.float(), other.float())
         for one, other in zip(stored.weight(), encoded, strict=True)
     )
     assert torch.allclose(stored(x), expected, atol=1e-5)
     assert torch.allclose(quantized_linear(encoded, bias, SCHEMES[scheme])(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("scheme", NATIVE)
+def test_what_is_no_number_stays_none(scheme: str, value: float) -> None:
+    module, _ = layer(scheme, 20, 64, biased=False)
+    x = normal(2, 64).to(torch.bfloat16)
+    x[1, 40] = value
+    product = module(x)
+    assert product[0].isfinite().all()
+    assert not product[1].isfinite().any()
 
 
 def test_rows_of_another_width_are_refused() -> None:
@@ -118,8 +136,8 @@ def test_packed_weights_are_not_moved_behind_the_back_of_native_code() -> None:
 def test_fp8_dynamic_multiplies_what_rounded_activations_stand_for() -> None:
     encoded, x, bias = fp8.encode(normal(80, 96, seed=1)), normal(5, 96, seed=3), normal(80, seed=2)
     module = quantized_linear(encoded, bias, SCHEMES["fp8-dynamic"])
-    rounded = fp8.decode(fp8.encode(x), torch.float64)
-    expected = rounded @ fp8.decode(encoded, torch.float64).T + bias
+    taken = fp8.decode(fp8.encode(x), torch.float64)
+    expected = taken @ fp8.decode(encoded, torch.float64).T + bias
     assert torch.allclose(module(x).double(), expected, atol=1e-4)
 
 
@@ -139,4 +157,4 @@ def test_the_plain_form_takes_a_gpus_kernels_where_there_are_any() -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == WEIGHT_ONLY
+    assert done.stdout.split() == ["int8", "int4", "fp8"]

@@ -94,7 +94,5 @@ def test_a_damaged_weight_is_refused_by_its_name(model: Decoder, scheme: str) ->
 
 
 def test_a_scheme_that_there_is_none_of_is_refused_with_those_there_are(model: Decoder) -> None:
-    with pytest.raises(
-        ValueError, match="no scheme 'int3'; expected one of int8, int4, fp8, fp8-dynamic"
-    ):
+    with pytest.raises(ValueError, match=r"no scheme 'int3'; expected one of int8, .*fp8-dynamic"):
         quantize(model, "int3")
