@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -16,6 +18,7 @@ from costwatch.attribution import queries
 from costwatch.attribution.models import LatencyHour
 from costwatch.attribution.queries import CapacityRow, Percentiles
 from costwatch.domain.forecast import FEWEST_DAYS, Forecast, forecast
+from costwatch.domain.money import total
 from costwatch.domain.periods import Period, day_of, previous_month
 from costwatch.pricing import cost
 from costwatch.pricing.cost import CostRow, Dimension
@@ -110,7 +113,7 @@ def _context(scope: Scope, month: Month) -> dict[str, Any]:
         "device_hours": f"{used.device_ns / _NS_PER_HOUR:,.2f}",
         "cost_per_call": _per_call(used),
         # A cost that nobody knows is no cost of zero to continue.
-        "forecast": _forecast(organization, month)
+        "forecast": _forecast(organization, month, trend.rows)
         if month.is_current and used.shown_cost is not None
         else None,
         "fewest_days": FEWEST_DAYS,
@@ -147,12 +150,16 @@ def _before(organization: Organization, month: Month) -> dict[str, Any]:
     return {"previous_cost": use.shown_cost if use.calls else None, "previous_words": words}
 
 
-def _forecast(organization: Organization, month: Month) -> Forecast | None:
+def _forecast(organization: Organization, month: Month, rows: Iterable[CostRow]) -> Forecast | None:
+    """rows: what the month cost, by day or by hour. Only the weeks before it are asked for: hours are many."""
     zone = organization.time_zone
     today = day_of(month.now, zone)
-    first = min(month.period.start, today.start - timedelta(days=35))
-    rows = cost.costs(organization, Period(first, today.end), interval="day")
-    spent = {_date(row, zone): row.cost for row in rows}
+    first = today.start - timedelta(days=35)  # before any beginning of today's month
+    earlier = cost.costs(organization, Period(first, month.period.start), interval="day")
+    costs: dict[date, list[Decimal]] = defaultdict(list)
+    for row in (*earlier, *rows):
+        costs[_date(row, zone)].append(row.cost)
+    spent = {day: total(several) for day, several in costs.items()}
     dates = month.period.dates(zone)
     this = today.dates(zone)[0]
     before = [
