@@ -1,12 +1,13 @@
-"""A Llama so small that it computes in milliseconds, saved as Hugging Face saves one."""
+"""Models so small that they compute in milliseconds, saved as Hugging Face saves one."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
@@ -30,8 +31,16 @@ def save_tiny_llama(
     folder: Path, *, max_shard_size: str = "5GB", **changes: Any
 ) -> LlamaForCausalLM:
     """Save model and tokenizer; returns transformers' model."""
+    return save_tiny("Llama", folder, max_shard_size=max_shard_size, **changes)
+
+
+def save_tiny(
+    architecture: str, folder: Path, *, max_shard_size: str = "5GB", **changes: Any
+) -> Any:
+    """The same for any family, named as in transformers' classes."""
     torch.manual_seed(5)
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE | changes)).eval()
+    config = getattr(transformers, f"{architecture}Config")(**SHAPE | changes)
+    model = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     _tokenizer().save_pretrained(folder)
     return model
