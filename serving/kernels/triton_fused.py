@@ -1,6 +1,7 @@
 """What stands between a layer's products, on a GPU: one launch for what would be two to ten.
 
     add_rms_norm          residual addition and root mean square norm
+    norm_heads            the same norm head by head
     rotate_and_cache      rotary embedding of queries and keys, keys and values into the paged cache
     silu_mul              the gate of a feed-forward block
 
@@ -43,6 +44,8 @@ def add_rms_norm(
             total,
             normed,
             eps,
+            size,
+            per_row=1,
             size=size,
             padded_size=next_power_of_2(size),
             adds=added is not None,
@@ -58,6 +61,33 @@ def add_rms_norm_reference(
     wide = total.float()
     wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
     return weight * wide.to(hidden.dtype), total
+
+
+def norm_heads(heads: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Each head of [rows, n, head_dim] normed and times weight [head_dim]; a part of a product is fine as it is."""
+    rows, count, head_dim = heads.shape
+    heads = _with_whole_rows(heads)
+    normed = torch.empty((rows, count, head_dim), dtype=heads.dtype, device=heads.device)
+    if rows:
+        _add_rms_norm[(rows * count,)](
+            heads,
+            None,
+            weight,
+            None,
+            normed,
+            eps,
+            heads.stride(0),
+            per_row=count,
+            size=head_dim,
+            padded_size=next_power_of_2(head_dim),
+            adds=False,
+            num_warps=1,
+        )
+    return normed
+
+
+def norm_heads_reference(heads: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return add_rms_norm_reference(heads, None, weight, eps)[0]
 
 
 def rotate_and_cache(
@@ -173,16 +203,20 @@ def _add_rms_norm(
     total_ptr,
     normed_ptr,
     eps,
+    row_stride,
+    per_row: tl.constexpr,
     size: tl.constexpr,
     padded_size: tl.constexpr,
     adds: tl.constexpr,
 ):
-    """One row."""
+    """`size` numbers, of which a row of hidden has `per_row` times as many; the other tensors have no gaps."""
     dtype: tl.constexpr = normed_ptr.dtype.element_ty
     columns = tl.arange(0, padded_size)
     is_column = columns < size
-    places = tl.program_id(0).to(tl.int64) * size + columns
-    wide = tl.load(hidden_ptr + places, mask=is_column, other=0.0).to(tl.float32)
+    which = tl.program_id(0).to(tl.int64)
+    places = which * size + columns
+    source = hidden_ptr + which // per_row * row_stride + which % per_row * size + columns
+    wide = tl.load(source, mask=is_column, other=0.0).to(tl.float32)
     if adds:
         wide += tl.load(added_ptr + places, mask=is_column, other=0.0).to(tl.float32)
         total = wide.to(dtype)

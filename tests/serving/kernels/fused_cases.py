@@ -54,6 +54,17 @@ def assert_norm_is_right(case: FusedCase, device: str) -> None:
             assert_close(one, two, case.dtype)
 
 
+def assert_head_norm_is_right(case: FusedCase, device: str) -> None:
+    """Heads that are a part of a product, with others behind them."""
+    product = _random(case, device, case.rows, case.heads + case.kv_heads, 2 * case.half_dim)
+    heads, weight = product[:, : case.heads], product[0, -1].clone()
+    assert_close(
+        triton_fused.norm_heads(heads, weight, 1e-6),
+        triton_fused.norm_heads_reference(heads, weight, 1e-6),
+        case.dtype,
+    )
+
+
 def assert_gate_is_right(case: FusedCase, device: str) -> None:
     gate_up = _random(case, device, case.rows, 2 * case.size)
     assert_close(

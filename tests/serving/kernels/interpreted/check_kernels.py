@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from serving.kernels.triton_decode import paged_decode
 from serving.kernels.triton_jit import interpreted
@@ -20,9 +20,15 @@ from tests.serving.kernels.decode_cases import (
     assert_rows_see_their_contexts,
     decode_cases,
 )
+from tests.serving.kernels.decoder_cases import (
+    DecoderCase,
+    assert_the_step_is_the_plain_modules_step,
+    decoder_cases,
+)
 from tests.serving.kernels.fused_cases import (
     FusedCase,
     assert_gate_is_right,
+    assert_head_norm_is_right,
     assert_heads_turn_and_are_kept,
     assert_norm_is_right,
     fused_cases,
@@ -38,6 +44,7 @@ torch.set_num_threads(1)
 slowly = settings(
     max_examples=int(os.environ.get("EXAMPLES", "12")),
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # what fails is small enough to be read
     suppress_health_check=[HealthCheck.too_slow],
 )
 
@@ -112,6 +119,12 @@ def test_a_norm_is_the_plain_modules_norm(case: FusedCase) -> None:
 
 @slowly
 @given(fused_cases())
+def test_heads_are_normed_as_the_plain_module_norms_them(case: FusedCase) -> None:
+    assert_head_norm_is_right(case, "cpu")
+
+
+@slowly
+@given(fused_cases())
 def test_a_gate_is_the_plain_modules_gate(case: FusedCase) -> None:
     assert_gate_is_right(case, "cpu")
 
@@ -120,3 +133,9 @@ def test_a_gate_is_the_plain_modules_gate(case: FusedCase) -> None:
 @given(fused_cases())
 def test_heads_turn_and_are_kept_as_plain_torch_does_it(case: FusedCase) -> None:
     assert_heads_turn_and_are_kept(case, "cpu")
+
+
+@slowly
+@given(decoder_cases())
+def test_a_decoders_fused_step_is_the_plain_modules_step(case: DecoderCase) -> None:
+    assert_the_step_is_the_plain_modules_step(case, "cpu")
