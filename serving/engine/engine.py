@@ -76,6 +76,7 @@ class Engine:
         dtype = cache_dtype(config.kv_cache_dtype, loaded.model.dtype)
         size = block_bytes(loaded.config, config.block_tokens, dtype)
         if draft_model is not None:
+            _check_vocabulary(loaded, draft_model)
             size += block_bytes(draft_model.config, config.block_tokens, dtype)
         pool = BlockPool(config.blocks(size), config.block_tokens, sharing=config.prefix_cache)
         self.config = config
@@ -277,6 +278,15 @@ class Engine:
             with self._wake:
                 self._loop.settle_warm_up(step, result)
         self._loop.work_model.fit()
+
+
+def _check_vocabulary(loaded: LoadedModel, draft_model: Decoder) -> None:
+    ours, drafts = loaded.config.vocab_size, draft_model.config.vocab_size
+    if ours != drafts:
+        raise ValueError(
+            f"the model that proposes knows {drafts} tokens, '{loaded.name}' knows {ours}; "
+            "speculation needs two models with one tokenizer"
+        )
 
 
 def _propose(config: EngineConfig) -> Propose:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 _ENV = "COSTWATCH_RUNTIME_"
 DTYPES = ("float32", "bfloat16", "float16")
+# What the engine knows under these names; it says more where a name does not fit the model or the device.
+KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +22,18 @@ class ServeOptions:
     host: str
     port: int
     dtype: str
+    device: str
+    quantize: str
     threads: int
     cache_dir: Path | None
     served_model_name: str
     max_batch_requests: int
+    max_batch_tokens: int
     max_waiting: int
     kv_cache_mib: int
+    kv_cache_dtype: str
+    prefix_cache: bool
+    speculate: str
     drain_seconds: int
     api_key: str
 
@@ -36,13 +44,36 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add("--model", str, None, "a Hugging Face folder, a .gguf file, or package:NAME")
     parser.add("--host", str, "127.0.0.1", "address to listen on")
     parser.add("--port", _whole("a port, 0 for a free one", 0, 65_535), 8100, "port to listen on")
-    parser.add("--dtype", _dtype, "bfloat16", f"one of {', '.join(DTYPES)}")
+    parser.add("--dtype", _one_of(DTYPES), "bfloat16", f"one of {', '.join(DTYPES)}")
+    parser.add("--device", str, "auto", "cpu, cuda, or auto: a GPU where there is one")
+    parser.add(
+        "--quantize",
+        str,
+        "",
+        "weights in fewer bits: int8, int4, fp8 and what else serving.quantize has",
+    )
     parser.add("--threads", _positive, 1, "CPU threads; leave a core to the rest of the machine")
     parser.add("--cache-dir", Path, None, "where converted weights are kept for the next start")
     parser.add("--served-model-name", str, "", "the name that clients ask for")
     parser.add("--max-batch-requests", _positive, 16, "requests that one step serves at most")
+    parser.add("--max-batch-tokens", _positive, 512, "tokens that one step computes at most")
     parser.add("--max-waiting", _positive, 256, "requests that may wait; more get 503")
     parser.add("--kv-cache-mib", _positive, 256, "memory for the keys and values of contexts")
+    parser.add(
+        "--kv-cache-dtype",
+        _one_of(KV_CACHE_DTYPES),
+        "auto",
+        "auto: the model's; int8 and fp8 hold twice as many tokens, rounded",
+    )
+    parser.add(
+        "--prefix-cache", _yes_or_no, True, "yes or no: prompts that begin alike are computed once"
+    )
+    parser.add(
+        "--speculate",
+        str,
+        "",
+        "ngram:4, or draft:MODEL:4 with a small model that proposes; answers stay the same",
+    )
     parser.add("--drain-seconds", _positive, 30, "time for open requests when told to stop")
     return parser.read(arguments)
 
@@ -99,10 +130,19 @@ def _whole(expected: str, at_least: int, at_most: int) -> Callable[[str], int]:
 _positive = _whole("a whole number of at least 1", 1, 2**31)
 
 
-def _dtype(text: str) -> str:
-    if text not in DTYPES:
-        raise argparse.ArgumentTypeError(f"'{text}': expected one of {', '.join(DTYPES)}")
-    return text
+def _one_of(words: Sequence[str]) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"'{text}': expected one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"'{text}': expected yes or no")
+    return text == "yes"
 
 
 __all__ = ["DTYPES", "ServeOptions", "read_options"]

@@ -16,6 +16,8 @@ import torch
 
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
+from serving.engine.prepare import prepare
+from serving.models.decoder import Decoder
 from serving.server.app import Access, build_app
 from serving.server.http_server import HttpServer
 from serving.server.options import ServeOptions
@@ -34,8 +36,9 @@ def serve(options: ServeOptions) -> int:
         listener = _bind(
             options.host, options.port
         )  # a taken port is known before minutes of loading
-        loaded = _load(options)
-        engine = Engine(loaded, _engine_config(options))
+        config = _engine_config(options)  # mistakes in it are known before, too
+        loaded = _load(options, options.model)
+        engine = Engine(loaded, config, draft_model=_draft_model(options, config))
     except (ValueError, OSError) as error:
         sys.stderr.write(f"python -m serving: {error}\n")
         return 2
@@ -57,23 +60,39 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _load(options: ServeOptions) -> LoadedModel:
-    _say(f"loading {options.model} as {options.dtype} …")
+def _load(options: ServeOptions, source: str) -> LoadedModel:
+    _say(f"loading {source} as {options.dtype} …")
     began = time.monotonic()
     dtype: torch.dtype = getattr(torch, options.dtype)
-    loaded = load(options.model, dtype=dtype, cache_dir=options.cache_dir)
+    loaded = load(source, dtype=dtype, cache_dir=options.cache_dir)
     # A tied head is the embedding's memory under a second name.
     once = {each.data_ptr(): each.numel() for each in loaded.model.parameters()}
     parameters = sum(once.values())
+    prepare(loaded.model, device=_device(options.device), scheme=options.quantize)
     _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
     return loaded
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _draft_model(options: ServeOptions, config: EngineConfig) -> Decoder | None:
+    source = config.speculation.draft_source if config.speculation else ""
+    return _load(options, source).model if source else None
 
 
 def _engine_config(options: ServeOptions) -> EngineConfig:
     return EngineConfig(
         max_batch_requests=options.max_batch_requests,
+        max_batch_tokens=options.max_batch_tokens,
         max_waiting=options.max_waiting,
         kv_cache_bytes=options.kv_cache_mib * 2**20,
+        kv_cache_dtype=options.kv_cache_dtype,
+        prefix_cache=options.prefix_cache,
+        speculate=options.speculate,
         threads=options.threads,
     )
 

@@ -70,3 +70,21 @@ def test_a_variable_that_is_nonsense_is_named(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         read_options(["--model", "m"], {"COSTWATCH_RUNTIME_PORT": "ninety"})
     assert "COSTWATCH_RUNTIME_PORT" in capsys.readouterr().err
+
+
+def test_the_engine_is_configured_by_options_and_variables() -> None:
+    options = read_options(
+        ["--model", "m", "--quantize", "int4", "--prefix-cache", "no"],
+        {"COSTWATCH_RUNTIME_SPECULATE": "ngram:4", "COSTWATCH_RUNTIME_KV_CACHE_DTYPE": "int8"},
+    )
+    assert (options.quantize, options.prefix_cache) == ("int4", False)
+    assert (options.speculate, options.kv_cache_dtype) == ("ngram:4", "int8")
+
+
+def test_a_word_that_is_none_of_an_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_options(["--model", "m", "--kv-cache-dtype", "int3"], {})
+    assert "'int3': expected one of auto, int8, fp8" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        read_options(["--model", "m", "--prefix-cache", "maybe"], {})
+    assert "'maybe': expected yes or no" in capsys.readouterr().err
