@@ -28,6 +28,11 @@ class Tokenizer:
         self.vocab_size: int = self._backend.get_vocab_size()
 
     @property
+    def backend(self) -> tokenizers.Tokenizer:
+        """The tokenizer itself, for who reads its vocabulary."""
+        return self._backend
+
+    @property
     def has_chat_template(self) -> bool:
         return self._template is not None
 

@@ -1,0 +1,213 @@
+"""Answers that must belong to a language: JSON, a JSON schema, a regular expression, a grammar, tool calls.
+
+    Grammars   a model's compiled constraints
+    Matcher    one answer on its way through a constraint: which tokens may come next
+
+xgrammar does the matching; grammar_process.py compiles, where it can be ended.
+"""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from serving.engine.grammar_process import GrammarProcess, tokenizer_info
+from serving.engine.request import Constraint, ConstraintKind, RequestRefused
+from serving.engine.schema_check import check_schema
+from serving.weights.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import xgrammar
+
+_MOST_CHARACTERS = 1 << 18
+_CACHE_BYTES = 256 << 20
+_REMEMBERED_REFUSALS = 256
+# Special tokens are no text: said inside a string, the decoder would drop them. Written as the byte 0xFF, which no
+# UTF-8 holds, a constraint can only ask for them by id; a raw vocabulary can't be written so, and they are forbidden.
+_NO_TEXT = {"BYTE_LEVEL": "ÿ", "BYTE_FALLBACK": "<0xFF>", "RAW": ""}
+_ANY_OBJECT = '{"type": "object"}'
+
+
+class Grammars:
+    """A model's compiled constraints. Safe in threads.
+
+    vocab_size        the columns of the model's logits, of which the tokenizer may know fewer: the others are
+                      never allowed, nor are special tokens other than those that end an answer, since they are no text.
+    compile_seconds   what one constraint may take
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, *, compile_seconds: float = 10.0
+    ) -> None:
+        vocabulary = _vocabulary(tokenizer, vocab_size)
+        self._special: Mapping[str, int] = vocabulary.pop("special")
+        self._info = tokenizer_info(vocabulary)
+        self._process = GrammarProcess(vocabulary, compile_seconds)
+        self._lock = threading.Lock()
+        self._compiled: OrderedDict[Constraint, xgrammar.CompiledGrammar] = OrderedDict()
+        self._refused: OrderedDict[Constraint, str] = OrderedDict()
+
+    def matcher(self, constraint: Constraint) -> "Matcher":
+        """A matcher at the beginning of an answer. May take seconds, where the constraint is new.
+
+        Raises RequestRefused: what is wrong with the schema, regex or grammar, or that it is too heavy.
+        """
+        with self._lock:
+            grammar = self._compiled.get(constraint)
+            if grammar is not None:
+                self._compiled.move_to_end(constraint)
+            refusal = self._refused.get(constraint)
+        if refusal is not None:
+            raise RequestRefused(refusal)
+        return Matcher(grammar or self._compile(constraint))
+
+    def close(self) -> None:
+        """End the process that compiles."""
+        self._process.close()
+
+    def _compile(self, constraint: Constraint) -> "xgrammar.CompiledGrammar":
+        import xgrammar
+
+        try:
+            serialized = self._process.compile(*_source(constraint, self._special))
+        except RequestRefused as refusal:
+            self._remember_refusal(constraint, str(refusal))
+            raise
+        grammar = xgrammar.CompiledGrammar.deserialize_json(serialized, self._info)
+        with self._lock:
+            self._compiled[constraint] = grammar
+            while self._cached_bytes() > _CACHE_BYTES:
+                self._compiled.popitem(last=False)
+        return grammar
+
+    def _cached_bytes(self) -> int:
+        return sum(each.memory_size_bytes for each in self._compiled.values())
+
+    def _remember_refusal(self, constraint: Constraint, message: str) -> None:
+        """So that who sends it again and again keeps nobody's compiler busy."""
+        with self._lock:
+            self._refused[constraint] = message
+            while len(self._refused) > _REMEMBERED_REFUSALS:
+                self._refused.popitem(last=False)
+
+
+class Matcher:
+    """One answer on its way through a constraint."""
+
+    def __init__(self, grammar: "xgrammar.CompiledGrammar") -> None:
+        import xgrammar
+
+        self._matcher = xgrammar.GrammarMatcher(grammar)
+        self._words = (grammar.tokenizer_info.vocab_size + 31) // 32
+        self._without_stops = torch.full((self._words,), -1, dtype=torch.int32)
+        for token_id in self._matcher.stop_token_ids:
+            self._without_stops[token_id // 32] &= ~_bit(token_id % 32)
+
+    def mask(self) -> Tensor | None:
+        """Which tokens may come next: int32 [ceil(vocab_size / 32)], a bit a token, lowest first; None: all may.
+
+        A new tensor each time, so a step that is under way keeps its own. Nothing may come after the end.
+        """
+        mask = torch.zeros((1, self._words), dtype=torch.int32)
+        if self._matcher.is_terminated():
+            return mask[0]
+        return mask[0] if self._matcher.fill_next_token_bitmask(mask) else None
+
+    def accept(self, token_id: int) -> None:
+        """Go on by a token that mask() allows. Raises ValueError for another, and stays where it is."""
+        if not self._matcher.accept_token(token_id):
+            raise ValueError(f"token {token_id} is not what the constraint allows here")
+
+    def roll_back(self, tokens: int) -> None:
+        """Take the last tokens back, such as a rejected draft's."""
+        self._matcher.rollback(tokens)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer is complete and only the end may follow, or has."""
+        if self._matcher.is_terminated():
+            return True
+        mask = self.mask() if self._matcher.is_completed() else None
+        return mask is not None and not bool((mask & self._without_stops).any())
+
+
+def _bit(index: int) -> int:
+    """1 << index as int32 has it."""
+    return (1 << index) - (1 << 32 if index == 31 else 0)
+
+
+def _source(constraint: Constraint, special: Mapping[str, int]) -> tuple[str, str]:
+    """(kind, text) for the compiler. Raises RequestRefused."""
+    kind, text = constraint.kind, constraint.text
+    if len(text) > _MOST_CHARACTERS:
+        raise RequestRefused(
+            f"the {kind} has {len(text)} characters; at most {_MOST_CHARACTERS} are allowed"
+        )
+    if kind is ConstraintKind.JSON:
+        return ConstraintKind.JSON_SCHEMA.value, _ANY_OBJECT
+    if kind is ConstraintKind.JSON_SCHEMA:
+        check_schema(_parsed(kind, text))
+    if kind is ConstraintKind.STRUCTURAL_TAG:
+        return kind.value, json.dumps(_prepared(_parsed(kind, text), special))
+    return kind.value, text
+
+
+def _parsed(kind: ConstraintKind, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefused(f"the {kind} can't be used: it is no JSON: {error}") from error
+
+
+def _prepared(tag: Any, special: Mapping[str, int]) -> Any:
+    """A structural tag with its schemas checked, and its special tokens named by id since they have no text here."""
+    if isinstance(tag, list):
+        return [_prepared(each, special) for each in tag]
+    if not isinstance(tag, dict):
+        return tag
+    if "json_schema" in tag:
+        check_schema(tag["json_schema"])
+        return tag
+    if tag.get("type") == "token" and tag.get("token") in special:
+        return tag | {"token": special[tag["token"]]}
+    return {name: _prepared(each, special) for name, each in tag.items()}
+
+
+def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
+    """What tokenizer_info() takes, and the ids of the special tokens by their names."""
+    description = json.loads(tokenizer.backend.to_str())
+    kind = _how_bytes_are_spelt(description.get("decoder"))
+    special = {
+        each["content"]: each["id"] for each in description["added_tokens"] if each["special"]
+    }
+    tokens = [""] * vocab_size
+    for text, token_id in tokenizer.backend.get_vocab(with_added_tokens=True).items():
+        if token_id < vocab_size:
+            tokens[token_id] = _NO_TEXT[kind] if text in special else text
+    return {
+        "tokens": tokens,
+        "kind": kind,
+        "vocab_size": vocab_size,
+        "stop_token_ids": sorted(tokenizer.eos_token_ids) or None,
+        "special": special,
+    }
+
+
+def _how_bytes_are_spelt(decoder: Any) -> str:
+    """The name of xgrammar's VocabType, from a tokenizer.json's decoder."""
+    kinds = set(_types(decoder))
+    if "ByteLevel" in kinds:
+        return "BYTE_LEVEL"
+    # "▁" for a space, and perhaps "<0x0A>" for a byte
+    return "BYTE_FALLBACK" if kinds & {"ByteFallback", "Metaspace", "Replace"} else "RAW"
+
+
+def _types(decoder: Any) -> Sequence[str]:
+    if not isinstance(decoder, dict):
+        return ()
+    below = [kind for each in decoder.get("decoders", ()) for kind in _types(each)]
+    return [decoder.get("type", ""), *below]
