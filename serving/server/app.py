@@ -24,13 +24,15 @@ from serving.server.answers import model_card
 from serving.server.calls import Desk
 from serving.server.chat_answers import ChatWriter
 from serving.server.completion_answers import CompletionWriter
+from serving.server.device_books import DeviceBooks
 from serving.server.doorway import Access, answer_error, answer_http_error, check_model
+from serving.server.embeddings import Embeddings
 from serving.server.errors import ApiError
 from serving.server.generation import Endpoint, Generation
 from serving.server.metrics import Meters
 from serving.server.response_answers import ResponseWriter
 from serving.server.response_request import read_response
-from serving.server.runtime import Engine, Served
+from serving.server.runtime import Embedder, Engine, Served
 from serving.server.schemas import read_chat, read_completion
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
@@ -69,16 +71,21 @@ def build_app(
     recorder: Recorder,
     access: Access | None = None,
     *,
+    embedder: Embedder | None = None,
+    books: DeviceBooks | None = None,
     settle_seconds: float = _SETTLE_SECONDS,
 ) -> Application:
     """The application. When it shuts down it lets go of every call, stops the engine, and has recorded them all.
 
+    books            the device's, which has the time of the embedder beside the engine's; None: its own
     settle_seconds   how long the engine has then to let go of what it was told to cancel
     """
     access = access or Access()
-    meters = Meters(served.name, served.context_tokens, engine.stats, engine.clock, recorder.counts)
+    books = books or DeviceBooks(engine.clock)
+    meters = Meters(served.name, served.context_tokens, engine.stats, books.clock, recorder.counts)
     desk = Desk(engine, served.name, recorder.record, Door(engine.stats), [meters])
-    pages = _Pages(served, access, desk.door, recorder, meters)
+    embeddings = Embeddings(desk, access, embedder, books)
+    pages = _Pages(served, embedder, access, desk.door, recorder, meters)
 
     tokens = Tokens(served, access)
 
@@ -86,6 +93,7 @@ def build_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await desk.drain(settle_seconds)
+        embeddings.close()
         await asyncio.to_thread(engine.stop)
 
     app = Application(
@@ -98,6 +106,7 @@ def build_app(
                     ("/v1/responses", RESPONSE),
                 )
             ),
+            Route("/v1/embeddings", embeddings, methods=["POST"]),
             Route("/tokenize", tokens.tokenize, methods=["POST"]),
             Route("/detokenize", tokens.detokenize, methods=["POST"]),
             Route("/v1/models", pages.models),
@@ -116,20 +125,30 @@ class _Pages:
     """What is read and computes nothing."""
 
     def __init__(
-        self, served: Served, access: Access, door: Door, recorder: Recorder, meters: Meters
+        self,
+        served: Served,
+        embedder: Embedder | None,
+        access: Access,
+        door: Door,
+        recorder: Recorder,
+        meters: Meters,
     ) -> None:
         self._access, self._name = access, served.name
         self._door, self._recorder, self._meters = door, recorder, meters
-        self._card = model_card(served.name, int(time.time()), served.context_tokens)
+        since = int(time.time())
+        self._cards = {served.name: model_card(served.name, since, served.context_tokens)}
+        if embedder is not None:
+            self._cards[embedder.name] = model_card(embedder.name, since, embedder.max_tokens)
 
     async def models(self, request: HttpRequest) -> Response:
         self._access.check(request)
-        return JSONResponse({"object": "list", "data": [self._card]})
+        return JSONResponse({"object": "list", "data": list(self._cards.values())})
 
     async def model(self, request: HttpRequest) -> Response:
         self._access.check(request)
-        check_model(request.path_params["name"], self._name)
-        return JSONResponse(self._card)
+        name = request.path_params["name"]
+        check_model(name, *self._cards)
+        return JSONResponse(self._cards[name])
 
     async def health(self, _request: HttpRequest) -> Response:
         counts = self._recorder.counts()

@@ -127,6 +127,8 @@ class Call:
     ) -> None:
         self.arrived_ns, self.arrived_unix_ns = time.monotonic_ns(), time.time_ns()
         self.id = id_prefix + uuid.uuid4().hex
+        self.model = desk.model
+        self.is_given_up = False  # nobody waits for the answer any more
         self.asked: Asked | None = None
         self._operation, self._headers, self._desk = operation, headers, desk
         self._arrived = asyncio.Event()
@@ -237,15 +239,20 @@ class Call:
             cached_tokens=sum(each.cached_tokens for each in prompts),
         )
 
-    def finish_elsewhere(self, finished: Finished) -> None:
-        """Something else than the engine computed the answer."""
+    def begin(self) -> None:
+        """Something else than the engine computes the answer, until finish()."""
+        self._working[self.id] = _Work(0, self.arrived_ns)
+
+    def finish(self, finished: Finished) -> None:
         self._finished[0] = finished
+        self._let_go(self.id)
 
     def fail(self, failure: ApiError) -> None:
         """Say why there is no answer. The first reason counts."""
         self._failure = self._failure or failure
 
     def cancel(self) -> None:
+        self.is_given_up = True
         for request_id in tuple(self._working):
             self._desk.engine.cancel(request_id)
 
@@ -279,7 +286,7 @@ class Call:
             duration_ns=max(ended_ns - self.arrived_ns, 0),
             asked=self.asked,
             response_id=self.id,
-            response_model=self._desk.model,
+            response_model=self.model,
             # what was read, and not what OpenAI's usage says: each answer read its prompt
             prompt_tokens=sum(each.prompt_tokens for each in finished),
             finished=finished,

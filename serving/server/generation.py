@@ -6,34 +6,25 @@ Generation    the endpoint as an ASGI application
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
-from starlette.types import Receive, Scope, Send
 
 from collectors import semconv
 from serving.server import prompts
 from serving.server.answers import Answer, Answering, Writer
+from serving.server.call_endpoint import CallEndpoint, cancel_when_gone
 from serving.server.calls import Call, Desk, Turn, Wanted
-from serving.server.doorway import (
-    Access,
-    Reply,
-    check_model,
-    error_response,
-    not_too_deep,
-    read_body,
-)
-from serving.server.errors import ApiError, BadRequest, ServerFailure
+from serving.server.doorway import Access, Reply, check_model, not_too_deep
+from serving.server.errors import BadRequest
 from serving.server.parameters import GenerationOptions
 from serving.server.reading import Reading
 from serving.server.runtime import Served
-from serving.server.schemas import ChatRequest, CompletionRequest, parse_object
+from serving.server.schemas import ChatRequest, CompletionRequest
 from serving.server.spans import caller_of
 
 _EVENT_STREAM = [
@@ -41,8 +32,6 @@ _EVENT_STREAM = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # proxies of the nginx family would hold events back
 ]
-
-_log = logging.getLogger(__name__)
 
 Asked = ChatRequest | CompletionRequest
 
@@ -57,48 +46,20 @@ class Endpoint:
     writer: Callable[[Answering, Mapping[str, Any]], Writer]
 
 
-class Generation:
-    """An endpoint that computes. Every request to it is one call, and leaves one record, whatever becomes of it."""
-
+class Generation(CallEndpoint):
     def __init__(self, desk: Desk, served: Served, access: Access, endpoint: Endpoint) -> None:
-        self._desk, self._served, self._access = desk, served, access
-        self._endpoint = endpoint
+        super().__init__(desk, access, endpoint.operation, endpoint.id_prefix)
+        self._served, self._endpoint = served, endpoint
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = HttpRequest(scope, receive)
-        reply = Reply(send)
-        call = self._desk.open(self._endpoint.operation, self._endpoint.id_prefix, request.headers)
-        try:
-            await self._answer(call, request, reply)
-        except ClientDisconnect:
-            return
-        except ApiError as error:
-            await self._fail(call, error, request, reply)
-        except Exception:
-            _log.exception("%s failed", call.id)
-            failure = ServerFailure("an error of ours; the log has it", code="internal_error")
-            await self._fail(call, failure, request, reply)
-        finally:
-            call.close()
-
-    async def _fail(self, call: Call, error: ApiError, request: HttpRequest, reply: Reply) -> None:
-        call.fail(error)
-        if reply.has_begun:
-            await reply.break_off(error)
-        else:
-            await error_response(error)(request.scope, request.receive, reply)
-
-    async def _answer(self, call: Call, request: HttpRequest, reply: Reply) -> None:
-        self._access.check(request)
-        self._desk.door.check()
-        body = parse_object(await read_body(request, self._access.max_body_bytes))
+    async def answer(self, call: Call, request: HttpRequest, reply: Reply) -> None:
+        body = await self.read(request)
         asked = not_too_deep(self._endpoint.read, body)
         call.asked = asked
         check_model(asked.model, self._served.name)
         # long prompts take the tokenizer a second, in which others want their tokens
         wanted = await asyncio.to_thread(not_too_deep, self._prepare, asked)
         await call.submit(wanted, _turn(request.headers, asked.options))
-        watch = asyncio.create_task(_cancel_when_gone(request.receive, call))
+        watch = asyncio.create_task(cancel_when_gone(request.receive, call))
         try:
             await self._send_answer(call, asked, body, request, reply)
         finally:
@@ -197,13 +158,6 @@ async def _events(call: Call, reading: Reading, writer: Writer) -> AsyncGenerato
             begun = True
             yield begin + b"".join(writer.part(part) for part in parts)
     yield writer.end(call.used())
-
-
-async def _cancel_when_gone(receive: Receive, call: Call) -> None:
-    """Wait for the client to close the connection, which is all that can still come from it."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    call.cancel()
 
 
 __all__ = ["Endpoint", "Generation"]

@@ -3,6 +3,7 @@
 Engine       takes requests, says how they get on, knows where the device's time went and how full it is
 Tokenizer    texts and conversations → token ids, and back
 ToolUse      how a model calls tools: what keeps it to them, and how its calls are told from its text
+Embedder     texts → vectors
 Served       one model, ready to answer
 """
 
@@ -97,6 +98,23 @@ class ToolUse(Protocol):
     def reader(self, tools: Tools) -> CallReader: ...
 
 
+class Embedder(Protocol):
+    """Texts → vectors. max_tokens is the longest text that it reads; a vector has so many dimensions."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids, with those around them that the model wants around a text."""
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> Sequence[Sequence[float]]:
+        """One vector for each text in token ids. Takes the device as long as it takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """name is what clients ask for; context_tokens is room for prompt and answer together.
@@ -111,4 +129,13 @@ class Served:
     tool_use: ToolUse | None = None
 
 
-__all__ = ["CallPart", "CallReader", "Engine", "Served", "Stats", "Tokenizer", "ToolUse"]
+__all__ = [
+    "CallPart",
+    "CallReader",
+    "Embedder",
+    "Engine",
+    "Served",
+    "Stats",
+    "Tokenizer",
+    "ToolUse",
+]

@@ -308,6 +308,27 @@ def _logprobs(work: _Work) -> tuple[TokenLogprob, ...]:
     return (TokenLogprob(token_id, -0.5, top),)
 
 
+class FakeEmbedder:
+    """A text's vector is how long it is, and its first token. go is there for tests to hold a batch back."""
+
+    name, dimensions, max_tokens = "fake-embedder", 2, 10
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
+        self.go.wait(20)
+        self.batches.append(len(batch))
+        if any(bytes(each) == b"boom" for each in batch):
+            raise ValueError("the fake was told to fail")
+        return [[float(len(each)), each[0] / 256] for each in batch]
+
+
 class ListRecorder:
     """Keeps the records of calls that are over."""
 

@@ -176,7 +176,7 @@ def test_a_body_over_the_limit_is_refused(server: RunningServer) -> None:
 
 
 def test_an_unknown_path_is_answered_in_the_same_shape(server: RunningServer) -> None:
-    status, said = post(server.url, b"{}", "/v1/embeddings")
+    status, said = post(server.url, b"{}", "/v1/audio/speech")
     assert (status, said["error"]["code"]) == (404, "unknown_url")
     status, said = post(server.url, b"{}", "/v1/models")
     assert status == 405

@@ -1,0 +1,202 @@
+"""POST /v1/embeddings: texts in small batches, one after the other on a thread of their own.
+
+Requests take turns by batches, so that a long one does not hold up the short ones behind it, and so that the engine's steps
+come between. Each batch is charged its time on the device's books.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from serving.engine.request import Finished, FinishReason
+from serving.server.call_endpoint import CallEndpoint, cancel_when_gone
+from serving.server.calls import CANCELLED, Call, Desk
+from serving.server.device_books import DeviceBooks
+from serving.server.doorway import Access, Reply, check_model, not_too_deep
+from serving.server.embedding_request import EmbeddingRequest, embeddings_body, read_embedding
+from serving.server.errors import BadRequest, Overloaded, QueueFull, ServerFailure
+from serving.server.runtime import Embedder
+
+_MAX_TOKENS = 131_072  # in one request
+_BATCH_TOKENS = 1_024  # a batch is the longest that anybody waits for the device
+_BATCH_TEXTS = 32
+_MAX_WAITING = 64
+_METHOD = "measured"
+
+TokenIds = Sequence[int]
+Result = TypeVar("Result")
+
+
+class Embeddings(CallEndpoint):
+    """embedder None: there is none, and whoever asks is told so."""
+
+    def __init__(
+        self, desk: Desk, access: Access, embedder: Embedder | None, books: DeviceBooks
+    ) -> None:
+        super().__init__(desk, access, "embeddings", "embd-")
+        self._embedder, self._books = embedder, books
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._open = 0
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    async def answer(self, call: Call, request: HttpRequest, reply: Reply) -> None:
+        body = await self.read(request)
+        if self._embedder is None:
+            raise BadRequest(
+                "this server has no model for embeddings; start it with --embedder",
+                code="no_embedder",
+                status=404,
+            )
+        asked: EmbeddingRequest = not_too_deep(read_embedding, body)
+        call.asked, call.model = asked, self._embedder.name
+        check_model(asked.model, self._embedder.name)
+        _check_dimensions(asked.dimensions, self._embedder.dimensions)
+        texts = await asyncio.to_thread(_encode, asked, self._embedder)
+        vectors = await self._computed(call, request, self._embedder, texts)
+        tokens = sum(map(len, texts))
+        whole = embeddings_body(call.model, vectors, tokens, is_base64=asked.is_base64)
+        response = JSONResponse(whole, headers={"x-request-id": call.id})
+        await response(request.scope, request.receive, reply)
+
+    async def _computed(
+        self, call: Call, request: HttpRequest, embedder: Embedder, texts: list[TokenIds]
+    ) -> list[Sequence[float]]:
+        if self._open >= _MAX_WAITING:
+            raise QueueFull(
+                f"{self._open} requests for embeddings are under way, which is all that there is room for; try again",
+                code="queue_full",
+                retry_after_seconds=1,
+            )
+        self._open += 1
+        watch = asyncio.create_task(cancel_when_gone(request.receive, call))
+        try:
+            return await self._in_batches(call, embedder, texts)
+        finally:
+            watch.cancel()
+            self._open -= 1
+
+    async def _in_batches(
+        self, call: Call, embedder: Embedder, texts: list[TokenIds]
+    ) -> list[Sequence[float]]:
+        """A vector for each text. The call is charged what was computed for it, also where it comes to no end."""
+        bill = _Bill(call.arrived_ns)
+        call.begin()
+        vectors: dict[int, Sequence[float]] = {}
+        try:
+            for batch in batches(texts):
+                if call.is_given_up:
+                    raise Overloaded("the client went away", code=CANCELLED)
+                found = await self._one_batch(bill, embedder, [texts[place] for place in batch])
+                vectors.update(zip(batch, found, strict=True))
+            bill.reason = FinishReason.STOP
+        finally:
+            call.finish(bill.finished())
+        return [vectors[place] for place in range(len(texts))]
+
+    async def _one_batch(
+        self, bill: "_Bill", embedder: Embedder, batch: list[TokenIds]
+    ) -> Sequence[Sequence[float]]:
+        def work() -> Sequence[Sequence[float]]:
+            bill.scheduled_ns = bill.scheduled_ns or time.monotonic_ns()
+            found, device_ns = self._books.charge(lambda: embedder.embed(batch))
+            bill.tokens += sum(map(len, batch))
+            bill.device_ns += device_ns
+            return found
+
+        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await _to_its_end(running)
+        except Exception as error:
+            bill.reason, bill.error = FinishReason.ERROR, repr(error)
+            raise ServerFailure(f"the embedder failed: {error!r}", code="embedder_error") from error
+
+
+async def _to_its_end(running: asyncio.Future[Result]) -> Result:
+    """What it gives. Who is cancelled meanwhile waits all the same: what is computed has to be charged."""
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await running
+        raise
+
+
+class _Bill:
+    """What a call was charged so far. It was cancelled unless it is said that it ended otherwise."""
+
+    def __init__(self, arrived_ns: int) -> None:
+        self.arrived_ns = arrived_ns
+        self.scheduled_ns: int | None = None
+        self.tokens = self.device_ns = 0
+        self.reason, self.error = FinishReason.CANCELLED, ""
+
+    def finished(self) -> Finished:
+        return Finished(
+            reason=self.reason,
+            prompt_tokens=self.tokens,
+            output_tokens=0,
+            arrived_ns=self.arrived_ns,
+            scheduled_ns=self.scheduled_ns,
+            first_token_ns=None,
+            finished_ns=time.monotonic_ns(),
+            device_ns=self.device_ns,
+            device_ns_marginal=self.device_ns,
+            device_ns_alone=self.device_ns,
+            prefix_repeated_tokens=0,
+            request_repeated=False,
+            allocation_method=_METHOD,
+            error=self.error,
+        )
+
+
+def batches(texts: Sequence[TokenIds]) -> Iterator[list[int]]:
+    """Places of texts, those of like length together, so that little is padded. Every place comes once."""
+    batch: list[int] = []
+    for place in sorted(range(len(texts)), key=lambda place: len(texts[place])):
+        padded_tokens = (len(batch) + 1) * len(texts[place])
+        if batch and (len(batch) == _BATCH_TEXTS or padded_tokens > _BATCH_TOKENS):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _encode(asked: EmbeddingRequest, embedder: Embedder) -> list[TokenIds]:
+    """Raises BadRequest where a text, or all of them, are too long."""
+    texts: list[TokenIds] = [
+        embedder.encode(text) if isinstance(text, str) else text for text in asked.texts
+    ]
+    for place, token_ids in enumerate(texts):
+        if len(token_ids) > embedder.max_tokens:
+            raise BadRequest(
+                f"input[{place}] has {len(token_ids)} tokens and the model reads {embedder.max_tokens}; shorten it",
+                code="context_length_exceeded",
+                param="input",
+            )
+    tokens = sum(map(len, texts))
+    if tokens > _MAX_TOKENS:
+        raise BadRequest(
+            f"input has {tokens} tokens and one request may have {_MAX_TOKENS}; send several requests",
+            code="invalid_value",
+            param="input",
+        )
+    return texts
+
+
+def _check_dimensions(wanted: int | None, given: int) -> None:
+    if wanted not in (None, given):
+        raise BadRequest(
+            f"dimensions={wanted}: this model gives {given}; leave it out",
+            code="unsupported_parameter",
+            param="dimensions",
+        )
+
+
+__all__ = ["Embeddings", "batches"]
