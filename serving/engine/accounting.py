@@ -1,9 +1,10 @@
 """Whose work a step's time was.
 
-A step takes T ≈ fixed + prefill·tokens + decode·tokens + context·tokens read. The coefficients are fitted to the
-steps themselves; they decide proportions only, and what is split is the time that was measured. With the fixed
-part shared evenly, a share is the Shapley value of that game: what a request adds, averaged over every order in
-which the step's requests could have come.
+A step takes T ≈ fixed + prefill·tokens + decode·tokens + context·keys that answers read + prefill context·keys that
+prompts read; the last grows with the square of a long prompt. The coefficients are fitted to the steps themselves; they
+decide proportions only, and what is split is the time that was measured. With the fixed part shared evenly, a share is
+the Shapley value of that game: what a request adds, averaged over every order in which the step's requests could have
+come (docs/attribution-of-device-time.md has the proof).
 
     Work           what one request made a step do
     Coefficients   what a step's parts take
@@ -11,18 +12,27 @@ which the step's requests could have come.
     WorkModel      observes steps, fits coefficients
 """
 
+import logging
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+logger = logging.getLogger(__name__)
+
 Floats = NDArray[np.float64]
 
+_FEATURES = 5
 _STEPS_KEPT = 2_000
-_STEPS_BETWEEN_FITS = 64
+_STEPS_BETWEEN_FITS = (
+    64  # at first; a fit takes milliseconds, so later they are eight times as rare
+)
+_STEPS_BETWEEN_LATER_FITS = 512
+_STEPS_WATCHED = 256  # for errors: what the model said of them before it had seen them
+_WORST_ERROR = 0.5  # of the median step; a model that is further off says less than counting tokens
 _STEPS_TO_FIT = 16  # in all
 _STEPS_OF_A_KIND = 6  # with prefill, and with decode: what was never seen cannot be told apart
 _HUBER_ROUNDS = 8
@@ -34,11 +44,13 @@ _WEIGHT_SCALE = 2**40  # weights are whole numbers: a step is shared to the 10�
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one request made a step do. context_tokens are keys that its attention read."""
+    """What one request made a step do. context_tokens are keys that the attention of its answer read,
+    prefill_context_tokens those that its prompt's did."""
 
     prefill_tokens: int
     decode_tokens: int
     context_tokens: int
+    prefill_context_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,7 @@ class Coefficients:
     prefill_token_ns: float
     decode_token_ns: float
     context_token_ns: float
+    prefill_context_token_ns: float = 0.0
 
     def own_ns(self, work: Work) -> float:
         """What the work takes beside the fixed part."""
@@ -56,7 +69,19 @@ class Coefficients:
             self.prefill_token_ns * work.prefill_tokens
             + self.decode_token_ns * work.decode_tokens
             + self.context_token_ns * work.context_tokens
+            + self.prefill_context_token_ns * work.prefill_context_tokens
         )
+
+    def step_ns(self, features: Sequence[float]) -> float:
+        """What a step takes, by the model. features as _features has them."""
+        values = (
+            self.fixed_ns,
+            self.prefill_token_ns,
+            self.decode_token_ns,
+            self.context_token_ns,
+            self.prefill_context_token_ns,
+        )
+        return sum(value * count for value, count in zip(values, features, strict=True))
 
 
 # Until there is a fit: by tokens computed, nothing fixed.
@@ -121,17 +146,30 @@ def _evenly(step_ns: int, works: Mapping[str, Work]) -> dict[str, int]:
     return share_step(step_ns, dict.fromkeys(works, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class ModelErrors:
+    """How far off the model was in the last steps, of their time: |said − took| / took. None before it said anything."""
+
+    median: float | None
+    p95: float | None
+
+
 class WorkModel:
     """Fits the coefficients to the last steps, now and then.
 
     Steps of the warm-up are kept for good: they cover every kind of step, which an hour of one
-    user's traffic may not.
+    user's traffic may not. Where the model turns out to be far off, shares go by tokens until a new fit is better.
+
+    version   counts the fits; a share's method names it.
     """
 
     def __init__(self) -> None:
         self.coefficients = PLAIN
+        self.version = 0
         self._anchors: list[tuple[float, ...]] = []
         self._steps: deque[tuple[float, ...]] = deque(maxlen=_STEPS_KEPT)
+        self._errors: deque[float] = deque(maxlen=_STEPS_WATCHED)
+        self._candidate = PLAIN
         self._observed = 0
 
     @property
@@ -140,24 +178,52 @@ class WorkModel:
 
     @property
     def method(self) -> str:
-        """How a step's time is shared out at present."""
-        return "work_model" if self.fitted else "tokens"
+        """How a step's time is shared out at present: by this version of the model, or by tokens."""
+        return f"work_model/{self.version}" if self.fitted else "tokens"
+
+    def errors(self) -> ModelErrors:
+        """Of the last steps, each by the coefficients that were there before it."""
+        if not self._errors:
+            return ModelErrors(None, None)
+        median, p95 = np.quantile(np.array(self._errors), [0.5, 0.95])
+        return ModelErrors(float(median), float(p95))
 
     def observe(self, step_ns: int, works: Collection[Work], *, anchor: bool = False) -> None:
         """Learn from a step that took step_ns."""
         if step_ns <= 0:
             return  # the clock is too coarse for it; relative errors need a time
-        (self._anchors if anchor else self._steps).append((*_features(works), float(step_ns)))
+        features = _features(works)
+        if self._candidate is not PLAIN and not anchor:
+            self._errors.append(abs(self._candidate.step_ns(features) / step_ns - 1.0))
+        (self._anchors if anchor else self._steps).append((*features, float(step_ns)))
         self._observed += 1
-        if self._observed % _STEPS_BETWEEN_FITS == 0:
+        if self._observed % self._steps_between_fits == 0:
             self.fit()
+
+    @property
+    def _steps_between_fits(self) -> int:
+        early = self._observed <= _STEPS_BETWEEN_LATER_FITS
+        return _STEPS_BETWEEN_FITS if early else _STEPS_BETWEEN_LATER_FITS
 
     def fit(self) -> None:
         """Fit to what was observed; changes nothing while that is too little to tell the parts apart."""
-        rows = np.array([*self._anchors, *self._steps]).reshape(-1, 5)
+        rows = np.array([*self._anchors, *self._steps]).reshape(-1, _FEATURES + 1)
         seen = (rows[:, 1:3] > 0).sum(axis=0)
         if len(rows) >= _STEPS_TO_FIT and seen.min() >= _STEPS_OF_A_KIND:
-            self.coefficients = fit(rows[:, :4], rows[:, 4])
+            self._candidate = fit(rows[:, :_FEATURES], rows[:, _FEATURES])
+            self.version += 1
+        self.coefficients = self._candidate if self._is_good_enough() else PLAIN
+
+    def _is_good_enough(self) -> bool:
+        median = self.errors().median
+        if median is None or median <= _WORST_ERROR:
+            return True
+        logger.warning(
+            "the work model is off by %.0f %% of the median step; shares go by tokens until it is better",
+            100 * median,
+        )
+        self._errors.clear()  # the next fit is judged by itself
+        return False
 
 
 def _features(works: Collection[Work]) -> tuple[float, ...]:
@@ -166,17 +232,18 @@ def _features(works: Collection[Work]) -> tuple[float, ...]:
         float(sum(work.prefill_tokens for work in works)),
         float(sum(work.decode_tokens for work in works)),
         float(sum(work.context_tokens for work in works)),
+        float(sum(work.prefill_context_tokens for work in works)),
     )
 
 
 def fit(features: Floats, step_ns: Floats) -> Coefficients:
     """Robust non-negative coefficients (Huber's loss on relative errors, reweighted least squares).
 
-    features   [steps, 4]: one, prefill tokens, decode tokens, context tokens read.
+    features   [steps, 5]: one, prefill tokens, decode tokens, keys that answers read, keys that prompts read.
     """
     relative = features / step_ns[:, None]
     weights = np.ones(len(step_ns))
-    solution = np.zeros(4)
+    solution = np.zeros(_FEATURES)
     for _ in range(_HUBER_ROUNDS):
         solution = _non_negative_least_squares(relative, weights)
         weights = _huber_weights(relative @ solution - 1.0)
@@ -191,21 +258,28 @@ def _huber_weights(errors: Floats) -> Floats:
 
 
 def _non_negative_least_squares(relative: Floats, weights: Floats) -> Floats:
-    """argmin ‖√weights·(relative·x − 1)‖ with x ≥ 0, exactly: four columns have fifteen supports to try."""
+    """argmin ‖√weights·(relative·x − 1)‖ with x ≥ 0, exactly: five columns have 31 supports to try."""
     size = np.maximum(relative.max(axis=0), 1e-300)  # columns differ by orders of magnitude
     scaled = relative / size
     gram = scaled.T @ (scaled * weights[:, None])
     right = scaled.T @ weights
-    best, best_loss = np.zeros(4), 0.0
+    everything, _, rank, _ = np.linalg.lstsq(gram, right, rcond=1e-12)
+    if rank == _FEATURES and everything.min() >= 0:
+        return np.asarray(everything / size)  # nothing is at its bound: no support does better
+    best, best_loss = np.zeros(_FEATURES), 0.0
     for support in _SUPPORTS:
         part = np.linalg.lstsq(gram[np.ix_(support, support)], right[support], rcond=1e-12)[0]
         loss = -float(right[support] @ part)  # less the constant ‖√weights‖²
         # Smaller supports come first and stay unless a larger one is really better.
         if part.min() >= 0 and loss < best_loss - 1e-9 * weights.sum():
-            best, best_loss = np.zeros(4), loss
+            best, best_loss = np.zeros(_FEATURES), loss
             best[support] = part
     unscaled: Floats = best / size
     return unscaled
 
 
-_SUPPORTS = [list(some) for count in range(1, 5) for some in combinations(range(4), count)]
+_SUPPORTS = [
+    list(some)
+    for count in range(1, _FEATURES + 1)
+    for some in combinations(range(_FEATURES), count)
+]

@@ -310,7 +310,8 @@ def _works(slices: Sequence[Slice]) -> dict[str, Work]:
         part.request_id: Work(
             prefill_tokens=0 if part.is_decode else len(part.token_ids),
             decode_tokens=len(part.token_ids) if part.is_decode else 0,
-            context_tokens=part.context_tokens,
+            context_tokens=part.context_tokens if part.is_decode else 0,
+            prefill_context_tokens=0 if part.is_decode else part.context_tokens,
         )
         for part in slices
     }

@@ -1,16 +1,18 @@
 """Whose work a step's time was."""
 
+from dataclasses import fields
 from itertools import permutations
 from math import factorial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.accounting import (
     PLAIN,
     Coefficients,
+    ModelErrors,
     Work,
     WorkModel,
     attribute,
@@ -18,12 +20,12 @@ from serving.engine.accounting import (
     share_step,
 )
 
-H100 = Coefficients(6_800_000.0, 1_500.0, 10_900.0, 48.9)
+H100 = Coefficients(6_800_000.0, 1_500.0, 10_900.0, 48.9, 9.0)
 counts = st.integers(0, 10_000)
-works = st.builds(Work, counts, counts, counts)
+works = st.builds(Work, counts, counts, counts, counts)
 some_works = st.dictionaries(st.text(max_size=3), works, min_size=1, max_size=8)
 nanoseconds = st.floats(0, 1e8)
-coefficients = st.builds(Coefficients, nanoseconds, nanoseconds, nanoseconds, nanoseconds)
+coefficients = st.builds(Coefficients, *[nanoseconds] * 5)
 
 
 @given(
@@ -87,7 +89,8 @@ def test_work_that_the_model_thinks_free_is_shared_evenly() -> None:
     assert sorted(share.device_ns for share in shares.values()) == [5, 6]
 
 
-@given(st.lists(works, min_size=1, max_size=5), coefficients)
+@settings(deadline=None)
+@given(st.lists(works, min_size=1, max_size=6), coefficients)
 def test_a_share_is_what_a_request_adds_averaged_over_all_orders(
     works: list[Work], coefficients: Coefficients
 ) -> None:
@@ -115,7 +118,7 @@ def _steps(count: int, seed: int) -> list[list[Work]]:
             Work(0, 1, int(random.integers(16, 4_000))) for _ in range(random.integers(1, 9))
         ]
         prefill = int(random.integers(0, 3)) * int(random.integers(8, 256))
-        steps.append([*decodes, Work(prefill, 0, prefill * prefill // 2)])
+        steps.append([*decodes, Work(prefill, 0, 0, prefill * prefill // 2)])
     return steps
 
 
@@ -133,7 +136,7 @@ def test_the_model_finds_what_steps_cost_through_noise_and_stalls() -> None:
     found, truth = model.coefficients, H100
     assert found.fixed_ns == pytest.approx(truth.fixed_ns, rel=0.05)
     assert found.prefill_token_ns == pytest.approx(truth.prefill_token_ns, rel=0.2)
-    assert found.context_token_ns == pytest.approx(truth.context_token_ns, rel=0.1)
+    assert found.context_token_ns == pytest.approx(truth.context_token_ns, rel=0.15)
 
 
 def test_one_kind_of_step_alone_leaves_the_plain_shares() -> None:
@@ -163,7 +166,7 @@ def test_a_step_too_short_for_the_clock_teaches_nothing() -> None:
 @given(st.integers(0, 2**32))
 def test_no_coefficient_is_ever_negative(seed: int) -> None:
     random = np.random.default_rng(seed)
-    features = random.integers(0, 500, size=(40, 4)).astype(float)
+    features = random.integers(0, 500, size=(40, 5)).astype(float)
     features[:, 0] = 1.0
     found = fit(features, random.uniform(1, 1e9, size=40))
     values = (
@@ -171,6 +174,45 @@ def test_no_coefficient_is_ever_negative(seed: int) -> None:
         found.prefill_token_ns,
         found.decode_token_ns,
         found.context_token_ns,
+        found.prefill_context_token_ns,
     )
     assert min(values) >= 0
     assert max(values) > 0
+
+
+def _watched(model: WorkModel, steps: int, truth: Coefficients, seed: int) -> None:
+    for works in _steps(steps, seed):
+        model.observe(_noisy_ns(works, truth, 1.0), works)
+
+
+def test_each_fit_has_a_version_and_shares_say_which() -> None:
+    model = WorkModel()
+    assert model.method == "tokens"
+    _watched(model, 64, H100, seed=5)
+    assert model.method == "work_model/1"
+    _watched(model, 64, H100, seed=6)
+    assert model.method == "work_model/2"
+
+
+def test_errors_are_those_of_steps_that_the_model_had_not_seen() -> None:
+    model = WorkModel()
+    assert model.errors() == ModelErrors(None, None)
+    _watched(model, 200, H100, seed=7)
+    errors = model.errors()
+    assert errors.median == pytest.approx(0.0, abs=1e-6)
+    slower = Coefficients(*(2 * getattr(H100, each.name) for each in fields(H100)))
+    _watched(model, 40, slower, seed=8)
+    assert model.errors().p95 == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_model_that_is_far_off_is_not_used_until_it_is_better(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, random = WorkModel(), np.random.default_rng(9)
+    _watched(model, 64, H100, seed=9)
+    for works in _steps(1_024, seed=10):
+        model.observe(int(10 ** random.uniform(4, 9)), works)  # times that follow from nothing
+    assert model.method == "tokens"
+    assert "shares go by tokens" in caplog.text
+    _watched(model, 3_072, H100, seed=11)
+    assert model.method.startswith("work_model/")
