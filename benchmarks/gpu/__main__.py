@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from benchmarks.gpu import decode, engine, step_model
+from benchmarks.gpu import decode, engine, products, step_model
 from benchmarks.gpu.measuring import (
     Bench,
     Ceilings,
@@ -46,9 +46,10 @@ GROUPS: Mapping[str, Group] = {
     "decode-8b-fp8": Group(40, (decode.batch_1(EIGHT_B, "fp8", "0.60", "0.78"),)),
     "decode-8b-int4": Group(40, (decode.batch_1(EIGHT_B, "int4", "0.45", "0.65"),)),
     "batches-8b": Group(40, (decode.many_rows, decode.prefill)),
+    "products": Group(15, (products.beside_the_library,)),
     "step-model": Group(30, (step_model.error,)),
     "load-0.6b": Group(70, (engine.under_load(SIX_TENTHS_B, "0.40", "0.65"),)),
-    "load-8b": Group(100, (engine.under_load(EIGHT_B, "0.55", "0.80"),)),
+    "load-8b": Group(95, (engine.under_load(EIGHT_B, "0.55", "0.80"),)),
     "attribution": Group(50, (engine.attribution_overhead,)),
 }
 

@@ -92,7 +92,7 @@ def running_engine(
         "block_tokens": BLOCK_TOKENS,
         "max_waiting": 1024,
         "threads": 1,
-        "cuda_graphs": not bench.smoke,
+        "cuda_graphs": True,
         "overlap": True,
         "prefix_cache": False,
     }

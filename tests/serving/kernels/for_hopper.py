@@ -56,6 +56,7 @@ def launch_all() -> None:
         triton_fused.add_rms_norm(rows, rows, rows[0], 1e-5)
         triton_fused.add_rms_norm(rows, None, rows[0], 1e-5)
         triton_fused.silu_mul(rows)
+    triton_fused.norm_heads(torch.zeros(2, 16, 128, dtype=_BF16)[:, :8], rows[0, :128], 1e-6)
 
 
 def _cache(dtype: torch.dtype, head_dim: int) -> Cache:
