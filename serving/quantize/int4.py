@@ -77,6 +77,13 @@ def _better(one: _Attempt, other: _Attempt) -> _Attempt:
     return error, codes, scales, minimums
 
 
+def kept(codes: Tensor, scales: Tensor, minimums: Tensor) -> Int4Weight | None:
+    """A weight whose codes, uint8 [outputs, inputs], came with it; None where they are of more than four bits."""
+    if codes.dtype != torch.uint8:
+        return None
+    return Int4Weight(pack_codes(codes), scales, minimums)
+
+
 def pack_codes(codes: Tensor) -> Tensor:
     """Two neighbouring codes uint8 [outputs, inputs] in a byte: [outputs, inputs / 2]."""
     return codes[:, 0::2] | (codes[:, 1::2] << 4)

@@ -31,6 +31,7 @@ class Scheme:
     """How a weight is kept. encode returns a named tuple of tensors, which decode and pack take.
 
     pack    the order that native code reads, by functions named for the scheme; None: there is no native code
+    kept    a weight from codes, scales and minimums that a file has it in, or None; None: always from numbers
     rounded what the activations are rounded to first; None: they stay as they are
     head    the scheme of a model's head. Its errors go straight into the logits: with four bits in it a model's answers
             drifted twenty times as far as with four bits everywhere else
@@ -42,6 +43,7 @@ class Scheme:
     pack: Callable[[Any], Tensor] | None
     head: str
     rounded: Callable[[Tensor], Tensor] | None = None
+    kept: Callable[[Tensor, Tensor, Tensor], Any] | None = None
 
 
 _EIGHT_BITS = (int8.encode, int8.decode)
@@ -53,8 +55,8 @@ SCHEMES = {
     for scheme in (
         Scheme("int8", *_EIGHT_BITS, pack_int8, head="int8"),
         Scheme("int8-dynamic", *_EIGHT_BITS, pack_int8_dynamic, "int8", int8.rounded),
-        Scheme("int4", *_FOUR_BITS, pack_int4, head="int8"),
-        Scheme("int4-dynamic", *_FOUR_BITS, pack_int4_dynamic, "int8", int8.rounded),
+        Scheme("int4", *_FOUR_BITS, pack_int4, head="int8", kept=int4.kept),
+        Scheme("int4-dynamic", *_FOUR_BITS, pack_int4_dynamic, "int8", int8.rounded, int4.kept),
         Scheme("fp8", *_FLOATS, None, head="fp8"),
         Scheme("fp8-dynamic", *_FLOATS, None, "fp8", fp8.rounded),
     )

@@ -1,11 +1,12 @@
 """Quantizes a loaded model in place."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from serving.quantize.linear import GROUP_INPUTS, SCHEMES, Scheme, quantized_linear
 
@@ -24,22 +25,30 @@ class Quantized:
     left: Mapping[str, str]
 
 
-def quantize(model: nn.Module, scheme: str, *, head: bool | None = None) -> Quantized:
+# By a module's name: the codes uint8 or int8 [outputs, inputs], scales and minimums fp16 [outputs, inputs / 32] in which a
+# file keeps its weight; None where it keeps it otherwise.
+Stored = Callable[[str], tuple[Tensor, Tensor, Tensor] | None]
+
+
+def quantize(
+    model: nn.Module, scheme: str, *, head: bool | None = None, stored: Stored | None = None
+) -> Quantized:
     """Put quantized modules in the place of model's nn.Linear, on the device where they are, and free the originals.
 
     head    whether lm_head is quantized too, as its scheme wants heads; None: on a CPU, where reading it is a good part
             of a token's time. The embedding stays as it is, also where it is tied to the head: a token reads one row.
+    stored  what the file has; int4 takes codes of four bits as they are (GGUF's Q4_0 and Q4_1), without rounding twice
 
     Inputs that are no multiple of 32 stay as they are, and the returned report names them. Raises ValueError, naming the
-    module, where a weight is not finite or beyond what the scheme can hold, and for a scheme that there is none of.
+    module, where a weight is not finite or beyond what the scheme can hold, for a scheme that there is none of, and where nothing is left to quantize.
     """
-    how = _scheme(scheme)
+    how, names = _scheme(scheme), _linears(model)
     before = weight_bytes(model)
     left: dict[str, str] = {}
-    for name, linear in _linears(model):
-        reason = _reason_to_leave(name, linear, head=head)
+    for name in names:
+        reason = _reason_to_leave(model, name, head=head)
         if reason is None:
-            _replace(model, name, _quantized(name, linear, _scheme_of(name, how)))
+            _replace(model, name, _scheme_of(name, how), stored)
         else:
             left[name] = reason
     report = Quantized(scheme, before, weight_bytes(model), left)
@@ -61,11 +70,24 @@ def _is_head(name: str) -> bool:
     return name.rpartition(".")[2] == HEAD
 
 
-def _linears(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    return [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+def _linears(model: nn.Module) -> list[str]:
+    """Names only: who held the modules would keep all originals until the last is replaced."""
+    found = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    if not found:
+        raise ValueError(
+            "the model has no nn.Linear left to quantize; quantize it once, before its weights are packed"
+        )
+    return found
 
 
-def _reason_to_leave(name: str, linear: nn.Linear, *, head: bool | None) -> str | None:
+def _linear(model: nn.Module, name: str) -> nn.Linear:
+    linear = model.get_submodule(name)
+    assert isinstance(linear, nn.Linear)
+    return linear
+
+
+def _reason_to_leave(model: nn.Module, name: str, *, head: bool | None) -> str | None:
+    linear = _linear(model, name)
     wanted = linear.weight.device.type == "cpu" if head is None else head
     if _is_head(name) and not wanted:
         return "the head was not asked for"
@@ -74,18 +96,29 @@ def _reason_to_leave(name: str, linear: nn.Linear, *, head: bool | None) -> str 
     return None
 
 
-def _quantized(name: str, linear: nn.Linear, scheme: Scheme) -> nn.Module:
+def _replace(model: nn.Module, name: str, scheme: Scheme, stored: Stored | None) -> None:
+    linear = _linear(model, name)
+    weight = _kept(name, linear, scheme, stored)
+    if weight is None:
+        weight = _encoded(name, linear, scheme)
+    bias = None if linear.bias is None else linear.bias.detach()
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, quantized_linear(weight, bias, scheme))
+
+
+def _kept(name: str, linear: nn.Linear, scheme: Scheme, stored: Stored | None) -> Any:
+    """The file's own codes, on the weight's device; None where they are of no use to the scheme."""
+    found = stored(name) if stored is not None and scheme.kept is not None else None
+    if found is None or scheme.kept is None:
+        return None
+    return scheme.kept(*(part.to(linear.weight.device) for part in found))
+
+
+def _encoded(name: str, linear: nn.Linear, scheme: Scheme) -> Any:
     try:
-        weight = scheme.encode(linear.weight.detach())
+        return scheme.encode(linear.weight.detach())
     except ValueError as error:
         raise ValueError(f"'{name}' can't be quantized to {scheme.name}: {error}") from error
-    bias = None if linear.bias is None else linear.bias.detach()
-    return quantized_linear(weight, bias, scheme)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 def weight_bytes(model: nn.Module) -> int:
