@@ -57,7 +57,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add("--served-model-name", str, "", "the name that clients ask for")
     parser.add("--max-batch-requests", _positive, 16, "requests that one step serves at most")
     parser.add("--max-batch-tokens", _positive, 512, "tokens that one step computes at most")
-    parser.add("--max-waiting", _positive, 256, "requests that may wait; more get 503")
+    parser.add("--max-waiting", _positive, 256, "requests that may wait; more get 429")
     parser.add("--kv-cache-mib", _positive, 256, "memory for the keys and values of contexts")
     parser.add(
         "--kv-cache-dtype",

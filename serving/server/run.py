@@ -23,6 +23,7 @@ from serving.server.http_server import HttpServer
 from serving.server.options import ServeOptions
 from serving.server.runtime import Served
 from serving.server.spans import Device
+from serving.server.starting import answering_not_yet
 from serving.server.telemetry import Telemetry
 from serving.weights import LoadedModel, load
 
@@ -37,8 +38,11 @@ def serve(options: ServeOptions) -> int:
             options.host, options.port
         )  # a taken port is known before minutes of loading
         config = _engine_config(options)  # mistakes in it are known before, too
-        loaded = _load(options, options.model)
-        engine = Engine(loaded, config, draft_model=_draft_model(options, config))
+        with answering_not_yet(listener):
+            loaded = _load(options, options.model)
+            engine = Engine(loaded, config, draft_model=_draft_model(options, config))
+            _say("warming up …")
+            engine.start()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"python -m serving: {error}\n")
         return 2
@@ -100,8 +104,6 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
 def _run(
     options: ServeOptions, listener: socket.socket, loaded: LoadedModel, engine: Engine
 ) -> None:
-    _say("warming up …")
-    engine.start()
     telemetry = Telemetry(device_of(loaded), engine.clock)
     try:
         served = served_model(loaded, engine, options.served_model_name)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from serving.server.telemetry import Telemetry
 from serving.weights import load
 from tests.serving.server.fakes import ListRecorder
 from tests.serving.server.serving_here import Receiver, RunningServer, eventually, running, said
+from tests.serving.server.test_metrics import parsed
 from tests.serving.server.tiny_model import CONTEXT_TOKENS
 
 MESSAGES: Any = [{"role": "user", "content": "what the team requests of the model"}]
@@ -152,3 +154,83 @@ def test_an_engine_is_free_again_when_a_client_has_left(tiny_model: Path) -> Non
 async def _one_leaves(url: str) -> None:
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
         await _leave(client)
+
+
+def test_sampled_answers_of_one_request_differ_as_their_seeds_do_and_come_again(url: str) -> None:
+    asked: Any = {"model": "tiny", "messages": MESSAGES, "n": 3, "seed": 11, "max_tokens": 12}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        several = client.chat.completions.create(**asked)
+        second = client.chat.completions.create(**{**asked, "n": 1, "seed": 12})
+    texts = [choice.message.content for choice in several.choices]
+    assert len(set(texts)) > 1
+    assert second.choices[0].message.content == texts[1]
+    assert several.usage is not None
+    assert second.usage is not None
+    assert several.usage.prompt_tokens == second.usage.prompt_tokens
+
+
+def test_a_prompt_that_was_asked_before_is_read_from_the_cache(url: str) -> None:
+    prompt = "the model that serves the requests of the team " * 5
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        first, again = (
+            client.completions.create(**GREEDY, prompt=prompt, max_tokens=4).usage for _ in range(2)
+        )
+    assert first is not None
+    assert first.prompt_tokens_details is not None
+    assert first.prompt_tokens_details.cached_tokens == 0
+    assert again is not None
+    assert again.prompt_tokens_details is not None
+    assert 0 < again.prompt_tokens_details.cached_tokens < again.prompt_tokens
+
+
+def test_greedy_takes_the_most_probable_token_and_says_how_probable(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer = client.chat.completions.create(
+            **GREEDY, messages=MESSAGES, max_tokens=6, logprobs=True, top_logprobs=3
+        )
+    assert answer.choices[0].logprobs is not None
+    entries = answer.choices[0].logprobs.content or []
+    assert len(entries) == 6
+    for entry in entries:
+        assert entry.logprob == entry.top_logprobs[0].logprob
+        tops = [each.logprob for each in entry.top_logprobs]
+        assert tops == sorted(tops, reverse=True)
+        assert all(each < 0 for each in tops)
+
+
+def test_bias_penalties_and_stop_tokens_reach_the_answer(url: str) -> None:
+    how: Any = {**GREEDY, "prompt": "the team", "max_tokens": 8}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        only = {"logit_bias": {"40": 100}, "extra_body": {"ignore_eos": True}}
+        biased = client.completions.create(**how, **only, logprobs=0)
+        stopped = client.completions.create(
+            **how, logit_bias={"40": 100}, extra_body={"stop_token_ids": [40]}
+        )
+        varied = client.completions.create(**how, logprobs=0, frequency_penalty=2)
+    assert biased.choices[0].logprobs is not None
+    assert len(set(biased.choices[0].logprobs.tokens or [])) == 1
+    assert stopped.choices[0].finish_reason == "stop"
+    assert stopped.usage is not None
+    assert stopped.usage.completion_tokens == 1
+    assert varied.choices[0].logprobs is not None
+
+
+def test_the_metrics_of_an_engine_that_has_answered(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        client.completions.create(**GREEDY, prompt="the team", max_tokens=5)
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
+        found = parsed(answer.read().decode())
+    tiny = ("model_name", "tiny")
+    assert found["vllm:generation_tokens_total", (tiny,)] == 5
+    assert found["vllm:num_requests_running", (tiny,)] == 0
+    assert found["costwatch:device_seconds_total", (tiny, ("state", "attributed"))] > 0
+    assert found["costwatch:device_seconds_total", (tiny, ("state", "unattributed"))] > 0
+
+
+def test_a_response_is_answered_by_the_same_engine(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        chat = client.chat.completions.create(**GREEDY, messages=MESSAGES, max_tokens=8)
+        response = client.responses.create(
+            **GREEDY, input=MESSAGES[0]["content"], max_output_tokens=8
+        )
+    assert response.output_text == chat.choices[0].message.content
