@@ -74,11 +74,11 @@ class TagSpans(SpanProcessor):
     """Puts the tags of the context on every span at its start; what the span says itself stays."""
 
     def __init__(self, defaults: Mapping[str, str]) -> None:
-        self._defaults = dict(defaults)
+        self.defaults = dict(defaults)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         # A server's parent context comes from request headers and knows nothing of the block that runs it.
-        tags = {**self._defaults, **current_tags(get_current()), **current_tags(parent_context)}
+        tags = {**self.defaults, **current_tags(get_current()), **current_tags(parent_context)}
         said = span.attributes or {}
         for name, value in tags.items():
             if name not in said:

@@ -7,7 +7,7 @@ tokens before the ones that do not, OpenTelemetry's own before others.
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import (
     EntryPoint,
@@ -24,6 +24,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from collectors import transport
+from collectors.batches import KeepSpans
 from collectors.imports import when_imported
 
 logger = logging.getLogger(__name__)
@@ -137,12 +138,12 @@ def switch_on(
     meter_provider: MeterProvider,
     *,
     lazily: bool = False,
-    wake: Callable[[], None] | None = None,
+    keep: KeepSpans | None = None,
 ) -> Coverage:
     """Switch on one instrumentation for each client library that is installed, and the one for threads.
 
     lazily   each as soon as its library is imported, so that a process that never does pays nothing for it
-    wake     wakes somebody who calls transport.drain()
+    keep     the provider's processor of ours, whose thread calls transport.drain()
     """
     for name, value in _NO_CONTENT.items():
         os.environ.setdefault(name, value)
@@ -168,10 +169,10 @@ def switch_on(
             uncovered[library] = wrong
         else:
             covered[library] = _distribution(point)
-    return Coverage(covered, uncovered, transport.switch_on(tracer_provider, wake=wake))
+    return Coverage(covered, uncovered, transport.switch_on(tracer_provider, keep=keep))
 
 
-def switch_over(tracer_provider: TracerProvider, *, wake: Callable[[], None] | None = None) -> None:
+def switch_over(tracer_provider: TracerProvider, *, keep: KeepSpans | None = None) -> None:
     """Have all that is switched on, and will be, make its spans with this provider."""
     _providers[0] = tracer_provider
     points, _switched_on[:] = list(_switched_on), []
@@ -179,7 +180,7 @@ def switch_over(tracer_provider: TracerProvider, *, wake: Callable[[], None] | N
         point.load()().uninstrument()
         if wrong := _instrument(point):
             logger.warning("costwatch lost an instrumentation on the way: %s", wrong)
-    transport.switch_on(tracer_provider, wake=wake)
+    transport.switch_on(tracer_provider, keep=keep)
 
 
 def _without(library: str, module: str, covered: dict[str, str], uncovered: dict[str, str]) -> None:

@@ -4,7 +4,7 @@ import atexit
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 
@@ -118,7 +118,7 @@ def configure(
         meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
         transport.use_fingerprints(fingerprints.from_environment(os.environ, _ingest_key(target)))
         coverage = instrumentations.switch_on(
-            tracers, meters, lazily=zero_code, wake=_wake_of(spans)
+            tracers, meters, lazily=zero_code, keep=_keeping(spans)
         )
         _configured = Configured(target, coverage, tracers, meters, sender, tags)
         if sender is not None:
@@ -142,7 +142,7 @@ def give_way(provider: TracerProvider) -> bool:
         _add_to(provider, ours.tags, spans)
         # OpenTelemetry lets nobody set it twice. An application that sets it once must not be told that it is the second.
         trace._TRACER_PROVIDER = provider
-        instrumentations.switch_over(provider, wake=_wake_of(spans))
+        instrumentations.switch_over(provider, keep=_keeping(spans))
         _configured = replace(ours, tracer_provider=provider)
     ours.tracer_provider.force_flush()
     return True
@@ -259,8 +259,8 @@ def _add_to(provider: TracerProvider, tags: Mapping[str, str], spans: SpanProces
     provider.add_span_processor(spans)
 
 
-def _wake_of(spans: SpanProcessor) -> Callable[[], None] | None:
-    return spans.wake if isinstance(spans, KeepSpans) else None
+def _keeping(spans: SpanProcessor) -> KeepSpans | None:
+    return spans if isinstance(spans, KeepSpans) else None
 
 
 def _batches(target: Target, sender: Sender | None) -> SpanProcessor:

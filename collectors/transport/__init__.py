@@ -6,18 +6,21 @@ excerpt    the head and the tail of the answer, decoded
 answers    id, model and usage in them
 live       whether an instrumentation is watching the call already
 fingerprinting    keyed hashes of what is asked
-call       the span
+held       how much of them waits to be read
+call       from the request to the answer's last byte
+spans      what becomes of it
 httpx_clients, urllib3_pools, aiohttp_sessions    where it passes
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from opentelemetry.sdk.trace import TracerProvider
 
+from collectors.batches import KeepSpans
 from collectors.imports import when_imported
 from collectors.transport import call
 from collectors.transport.call import drain
@@ -38,15 +41,15 @@ __all__ = ["CLIENTS", "NOT_WATCHED", "drain", "switch_on", "use_fingerprints"]
 _watched: set[str] = set()
 
 
-def switch_on(
-    tracer_provider: TracerProvider, *, wake: Callable[[], None] | None = None
-) -> dict[str, str]:
+def switch_on(tracer_provider: TracerProvider, *, keep: KeepSpans | None = None) -> dict[str, str]:
     """Make spans of the calls that pass the installed HTTP clients, from their import on. Returns their versions.
 
-    wake   wakes somebody who calls drain(), which then makes the spans, and does so now and then
+    keep   the provider's processor that sends what ends; its thread calls drain(), which makes the spans. None: spans are
+           made where calls end
     """
     tracer_provider.add_span_processor(RememberLive())
-    call.use_tracer(tracer_provider.get_tracer(SCOPE), wake=wake)
+    wake = None if keep is None else keep.wake
+    call.use_tracer(tracer_provider.get_tracer(SCOPE), wake=wake, keep=keep)
     installed = _installed()
     for client in installed:
         if client not in _watched:

@@ -3,8 +3,8 @@
 While it passes, it is only kept: its context, its times, its request, and the ends of its answer. It is read, and made a
 span, when drain() is called from a thread of ours, many at once, which costs a fraction of doing it in between.
 
-A call that an instrumentation makes a span of is left to it, and gets only the fingerprint of its request: made by drain(),
-too, or with the answer where that comes first.
+A call that an instrumentation makes a span of is left to it, and gets only the fingerprint of its request: when its span is
+kept, or, where others look at that span, too, with the answer at the latest.
 
 Whatever goes wrong here stays here: a call that cannot be read costs the application nothing but its telemetry.
 """
@@ -16,20 +16,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import ParamSpec
-from urllib.parse import SplitResult, urlsplit
 
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+from opentelemetry.trace import Tracer
 
 from collectors import semconv
+from collectors.batches import KeepSpans
 from collectors.transport.answers import Answer, Attributes, read_answer
 from collectors.transport.asked import Asked, read_request
 from collectors.transport.excerpt import Excerpt
-from collectors.transport.fingerprinting import Pending, begin_fingerprint, fingerprint_of
+from collectors.transport.fingerprinting import (
+    Pending,
+    begin_fingerprint,
+    fingerprint_of,
+    waiting,
+)
 from collectors.transport.live import Live, watched_calls
-from collectors.transport.routes import Protocol, Route, find_route, provider_of
+from collectors.transport.routes import Destination, Protocol, find_destination
+from collectors.transport.spans import Common, Ended, Spans
 
 logger = logging.getLogger(__name__)
 
@@ -39,40 +46,56 @@ _SERVICE_TIER = {
     Protocol.ANTHROPIC: "anthropic.response.service_tier",
     Protocol.GOOGLE: "gen_ai.response.service_tier",
 }
-_MANY_WAITING = 64  # not to wait for the next turn with
-_MOST_WAITING = 1024  # each keeps up to 80 KiB of its answer; others are read where they end
+_MANY_WAITING = 256  # not to wait for the next turn with
+_MOST_WAITING = 1024  # others are read where they end
 
-_tracer: Tracer | None = None
+_spans: Spans | None = None
 _wake: Callable[[], None] | None = None
-_over: "deque[Call]" = deque()
+_over: "deque[tuple[Call, int]]" = deque()  # with the bytes that wait with it
 _asked: "deque[Pending]" = deque()  # by others' calls
 
 
 def _leave_to_the_parent() -> None:
     _over.clear()
     _asked.clear()
+    waiting.forget()
 
 
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
-def use_tracer(tracer: Tracer | None, *, wake: Callable[[], None] | None = None) -> None:
+def use_tracer(
+    tracer: Tracer | None,
+    *,
+    wake: Callable[[], None] | None = None,
+    keep: KeepSpans | None = None,
+) -> None:
     """Where the calls go from here on; None: nowhere.
 
     wake   wakes somebody who calls drain(), and does so now and then; without one, each call is read where it ends
+    keep   the processor of ours that sends what this tracer's spans are
     """
-    global _tracer, _wake
-    _tracer, _wake = tracer, wake
+    global _spans, _wake
+    _spans, _wake = Spans(tracer, keep) if tracer is not None else None, wake
 
 
 def drain() -> None:
     """Read the requests that have begun, and make spans of the calls that have ended. Never raises."""
-    with suppress(IndexError):  # another thread was faster
-        while _asked:
-            _asked.popleft().made()
-    with suppress(IndexError):
-        while _over:
-            _over.popleft().emit()
+    if not (_asked or _over):
+        return
+    # The tags of whoever happens to flush are not those of the calls.
+    token = attach(Context())
+    try:
+        with suppress(IndexError):  # another thread was faster
+            while _asked:
+                _asked.popleft().made()
+        with suppress(IndexError):
+            while _over:
+                call, size_bytes = _over.popleft()
+                call.emit()
+                waiting.let_go(size_bytes)
+    finally:
+        detach(token)
 
 
 def _quietly(does: Callable[_P, None]) -> Callable[_P, None]:
@@ -112,14 +135,13 @@ class Call(Watch):
     """A call that is nobody else's: it becomes a span."""
 
     __slots__ = (
-        "_body", "_context", "_ended_unix_ns", "_error_type", "_excerpt", "_first_chunk_unix_ns", "_has_ended",
-        "_is_over", "_route", "_started_unix_ns", "_status", "_tracer", "_url",
+        "_body", "_context", "_destination", "_ended_unix_ns", "_error_type", "_excerpt", "_first_chunk_unix_ns",
+        "_has_ended", "_is_over", "_spans", "_started_unix_ns", "_status",
     )  # fmt: skip
 
-    def __init__(self, tracer: Tracer, route: Route, url: SplitResult, body: object) -> None:
-        self._tracer = tracer
-        self._route = route
-        self._url = url
+    def __init__(self, spans: Spans, destination: Destination, body: object) -> None:
+        self._spans = spans
+        self._destination = destination
         # What the application may still change is read now.
         self._body = body if isinstance(body, bytes | str) else self._read(body)
         self._context = get_current()
@@ -171,86 +193,90 @@ class Call(Watch):
         self._ended_unix_ns = time.time_ns()
         self._has_ended = has_ended
         self._error_type = error_type
-        waiting = len(_over)
-        if _wake is None or waiting >= _MOST_WAITING:
+        size_bytes = self._size_bytes()
+        many = len(_over)
+        if _wake is None or many >= _MOST_WAITING or not waiting.take(size_bytes):
             self.emit()
             return
-        _over.append(self)
-        if waiting == _MANY_WAITING:
+        _over.append((self, size_bytes))
+        if many == _MANY_WAITING or waiting.is_much():
             _wake()
 
+    def _size_bytes(self) -> int:
+        asked = 0 if isinstance(self._body, Asked) else len(self._body)
+        return asked if self._excerpt is None else asked + self._excerpt.size_bytes()
+
     def _read(self, body: object) -> Asked:
-        return read_request(body, fingerprint_of(self._route))
+        return read_request(body, fingerprint_of(self._destination.route))
 
     @_quietly
     def emit(self) -> None:
         """Read what was kept, and make a span of it."""
         asked = self._body if isinstance(self._body, Asked) else self._read(self._body)
-        model = self._route.model or asked.model
-        if self._route.is_ambiguous and not model:
+        route = self._destination.route
+        model = route.model or asked.model
+        if route.is_ambiguous and not model:
             return
-        said = self._asked_attributes(asked, model)
-        answer = Answer()
-        if self._excerpt is not None:
-            answer = read_answer(self._excerpt, self._route.protocol)
-        said.update(self._answer_attributes(answer))
-        if said.get(semconv.REQUEST_STREAM) and self._first_chunk_unix_ns:
+        streaming = asked.streaming if route.streaming is None else route.streaming
+        said: Attributes = {**asked.fingerprint}
+        self._add_answer(said)
+        if streaming and self._first_chunk_unix_ns:
             waited_ns = self._first_chunk_unix_ns - self._started_unix_ns
             said[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = max(0, waited_ns) / 1e9
-        span = self._tracer.start_span(
-            f"{self._route.operation} {model}".rstrip(),
-            self._context,
-            SpanKind.CLIENT,
-            said,
-            start_time=self._started_unix_ns,
-        )
-        if semconv.ERROR_TYPE in said:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(max(self._ended_unix_ns, self._started_unix_ns))
+        times = self._started_unix_ns, max(self._ended_unix_ns, self._started_unix_ns)
+        common = _common(self._destination, model, streaming)
+        self._spans.add(Ended(common, said, self._context, times, semconv.ERROR_TYPE in said))
 
-    def _asked_attributes(self, asked: Asked, model: str) -> Attributes:
-        route, url = self._route, self._url
-        host = url.hostname or ""
-        said: Attributes = {
-            semconv.OPERATION_NAME: route.operation,
-            semconv.PROVIDER_NAME: provider_of(host, route.protocol),
-            semconv.SERVER_ADDRESS: host,
-            semconv.SERVER_PORT: url.port or (80 if url.scheme == "http" else 443),
-        }
-        if model:
-            said[semconv.REQUEST_MODEL] = model
-        streaming = asked.streaming if route.streaming is None else route.streaming
-        if streaming is not None:
-            said[semconv.REQUEST_STREAM] = streaming
-        said.update(asked.fingerprint)
-        return said
+    def _answer(self) -> Answer:
+        if self._excerpt is None:
+            return Answer()
+        try:
+            return read_answer(self._excerpt, self._destination.route.protocol)
+        except Exception:
+            logger.debug("the answer's encoding cannot be read", exc_info=True)
+            return Answer()
 
-    def _answer_attributes(self, answer: Answer) -> Attributes:
-        said: Attributes = {}
+    def _add_answer(self, said: Attributes) -> None:
+        answer = self._answer()
         if answer.response_id:
             said[semconv.RESPONSE_ID] = answer.response_id
         if answer.model:
             said[semconv.RESPONSE_MODEL] = answer.model
         if answer.service_tier:
-            said[_SERVICE_TIER[self._route.protocol]] = answer.service_tier
+            said[_SERVICE_TIER[self._destination.route.protocol]] = answer.service_tier
         if answer.is_last or (self._has_ended and not answer.error_type):
             # What a stream said before it was left is not what the provider counted in the end.
             said.update(answer.usage)
         error_type = self._error_type or (str(self._status) if self._status >= 400 else "")
         if error_type or answer.error_type:
             said[semconv.ERROR_TYPE] = error_type or answer.error_type
-        return said
 
     def __del__(self) -> None:
         self.abandon()
 
 
+@lru_cache(maxsize=512)
+def _common(destination: Destination, model: str, streaming: bool | None) -> Common:
+    said: Attributes = {
+        semconv.OPERATION_NAME: destination.route.operation,
+        semconv.PROVIDER_NAME: destination.provider,
+        semconv.SERVER_ADDRESS: destination.host,
+        semconv.SERVER_PORT: destination.port,
+    }
+    if model:
+        said[semconv.REQUEST_MODEL] = model
+    if streaming is not None:
+        said[semconv.REQUEST_STREAM] = streaming
+    return Common(f"{destination.route.operation} {model}".rstrip(), said)
+
+
 class Watched(Watch):
     """A call that an instrumentation makes a span of: it gets its fingerprint when it is answered."""
 
-    __slots__ = ("_fingerprint", "_live")
+    __slots__ = ("_fingerprint", "_live", "_spans")
 
-    def __init__(self, live: list[Live], fingerprint: Pending | None) -> None:
+    def __init__(self, spans: Spans, live: list[Live], fingerprint: Pending | None) -> None:
+        self._spans = spans
         self._live = live
         self._fingerprint = fingerprint
 
@@ -261,7 +287,11 @@ class Watched(Watch):
                 live.is_answered = True
         if self._fingerprint is not None:
             for live in self._live:
-                live.span.set_attributes(self._fingerprint.made())
+                self._add(live, self._fingerprint)
+
+    def _add(self, live: Live, fingerprint: Pending) -> None:
+        if not self._spans.add_late(live.span, fingerprint.made):
+            live.span.set_attributes(fingerprint.made())
 
 
 def begin(method: str, url: str, body: Callable[[], object]) -> Watch | None:
@@ -269,24 +299,31 @@ def begin(method: str, url: str, body: Callable[[], object]) -> Watch | None:
 
     `url` is whole, with its host. `body` is asked only where the path is an inference call's. Never raises.
     """
-    if _tracer is None or method != "POST":
+    if _spans is None or method != "POST":
         return None
     try:
-        return _begin(_tracer, method, url, body)
+        return _begin(_spans, url, body)
     except Exception:
         logger.debug("a request was not looked at", exc_info=True)
         return None
 
 
-def _begin(tracer: Tracer, method: str, url: str, body: Callable[[], object]) -> Watch | None:
-    parts = urlsplit(url)
-    route = find_route(method, parts.path)
-    if route is None or not is_instrumentation_enabled():
+def _begin(spans: Spans, url: str, body: Callable[[], object]) -> Watch | None:
+    destination = find_destination(url.partition("?")[0])
+    if destination is None or not is_instrumentation_enabled():
         return None
     watched = watched_calls()
     if watched:
-        fingerprint = begin_fingerprint(route, body)
-        if fingerprint is not None and _wake is not None:
+        return _watched(spans, watched, begin_fingerprint(destination.route, body))
+    return Call(spans, destination, body())
+
+
+def _watched(spans: Spans, live: list[Live], fingerprint: Pending | None) -> Watched:
+    if fingerprint is not None and _wake is not None:
+        if fingerprint.can_wait():
             _asked.append(fingerprint)
-        return Watched(watched, fingerprint)
-    return Call(tracer, route, parts, body())
+        else:
+            fingerprint.made()
+        if waiting.is_much():
+            _wake()
+    return Watched(spans, live, fingerprint)

@@ -1,17 +1,18 @@
-"""The beginning and the end of a body that passes by, decoded; never more memory than two bounds.
+"""The beginning and the end of a body that passes by, decoded; never more memory than a few bounds.
 
 What is wanted of an answer (its id, its model, its usage) stands at its beginning or its end, in one JSON object as in a
-stream of events, so what lies between is looked at by nobody.
+stream of events, so what lies between is looked at by nobody. Chunks are only put aside while they come: they are decoded
+when there are too many of them, or by whoever reads the excerpt.
 """
 
 import zlib
-from collections import deque
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 64 * 1024
+FRESH_BYTES = 64 * 1024
 
 Decode = Callable[[bytes], bytes]
 
@@ -19,45 +20,56 @@ Decode = Callable[[bytes], bytes]
 class Excerpt:
     """Fed with the chunks of a body; keeps its head and its tail."""
 
-    __slots__ = ("_decode", "_head", "_head_bytes", "_tail", "_tail_bytes", "is_whole")
+    __slots__ = ("_decode", "_fresh", "_fresh_bytes", "_head", "_tail", "is_whole")
 
     def __init__(self, content_encoding: str = "") -> None:
         """Raises LookupError where nothing here reads that encoding."""
         self._decode = decoder(content_encoding)
-        self._head: list[bytes] = []
-        self._head_bytes = 0
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._fresh: list[bytes] = []  # as they came from the wire
+        self._fresh_bytes = 0
+        self._head = b""
+        self._tail = b""
         self.is_whole = True  # nothing was left out between head and tail
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next chunk, as it came from the wire. Raises what the decoder raises."""
-        if self._decode is not None:
-            chunk = self._decode(chunk)
-        if self._head_bytes < HEAD_BYTES:
-            self._head.append(chunk[:HEAD_BYTES])
-            self._head_bytes += len(self._head[-1])
-            chunk = chunk[HEAD_BYTES:]
-        if chunk:
-            self._keep(chunk[-TAIL_BYTES:], len(chunk))
+        """Take the next chunk, as it came from the wire. Raises what the decoder raises, then or when it is read."""
+        self._fresh.append(chunk)
+        self._fresh_bytes += len(chunk)
+        if self._fresh_bytes > FRESH_BYTES:
+            self._take()
 
-    def _keep(self, chunk: bytes, size_bytes: int) -> None:
-        self.is_whole = self.is_whole and size_bytes <= TAIL_BYTES
-        self._tail.append(chunk)
-        self._tail_bytes += len(chunk)
-        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
-            self._tail_bytes -= len(self._tail.popleft())
-            self.is_whole = False
+    def _take(self) -> None:
+        fresh, self._fresh, self._fresh_bytes = self._fresh, [], 0
+        passed = fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        if self._decode is not None:
+            passed = self._decode(passed)
+        room = HEAD_BYTES - len(self._head)
+        if room > 0:
+            self._head += passed[:room]
+            passed = passed[room:]
+        if passed:
+            self.is_whole = self.is_whole and len(self._tail) + len(passed) <= TAIL_BYTES
+            if len(passed) < TAIL_BYTES:
+                passed = self._tail + passed
+            self._tail = passed[-TAIL_BYTES:]
+
+    def size_bytes(self) -> int:
+        """What is kept."""
+        return len(self._head) + len(self._tail) + self._fresh_bytes
 
     @property
     def head(self) -> bytes:
-        """The beginning; the whole body where it was short."""
-        return b"".join(self._head)
+        """The beginning; the whole body where it was short. Raises what the decoder raises."""
+        if self._fresh:
+            self._take()
+        return self._head
 
     @property
     def tail(self) -> bytes:
-        """What came after the head, or the end of it."""
-        return b"".join(self._tail)
+        """What came after the head, or the end of it. Raises what the decoder raises."""
+        if self._fresh:
+            self._take()
+        return self._tail
 
 
 def decoder(content_encoding: str) -> Decode | None:

@@ -8,11 +8,14 @@ from typing import Any
 
 from collectors.fingerprints import Fingerprint, Fingerprints
 from collectors.transport.asked import read_request
+from collectors.transport.held import Held
 from collectors.transport.routes import Route
 
 logger = logging.getLogger(__name__)
 
 _Make = Callable[[Mapping[str, Any]], Fingerprint]
+
+waiting = Held()  # texts of requests, and of answers, that our thread has still to read
 
 _fingerprints: Fingerprints | None = None
 _has_failed = False
@@ -44,15 +47,24 @@ def _make(fingerprints: Fingerprints, route: Route, said: Mapping[str, Any]) -> 
 class Pending:
     """A fingerprint that is made once: by a thread of ours, or earlier by who needs it."""
 
-    __slots__ = ("_body", "_found", "_lock", "_make")
+    __slots__ = ("_body", "_found", "_held_bytes", "_lock", "_make")
 
     def __init__(self, body: object, make: _Make) -> None:
         self._body = body
         self._make = make
+        self._held_bytes = 0
         self._lock = threading.Lock()
         self._found: Fingerprint | None = None
         if not isinstance(body, bytes | str):
             self.made()  # the application may still change it
+
+    def can_wait(self) -> bool:
+        """Whether its text may be kept for later, when the application itself may have let it go. Asked once."""
+        if isinstance(self._body, bytes | str):
+            if not waiting.take(len(self._body)):
+                return False
+            self._held_bytes = len(self._body)
+        return True
 
     def made(self) -> Fingerprint:
         """It; the text is let go."""
@@ -60,7 +72,16 @@ class Pending:
             if self._found is None:
                 self._found = read_request(self._body, self._make).fingerprint
                 self._body = None
+                self._let_go()
             return self._found
+
+    def _let_go(self) -> None:
+        held_bytes, self._held_bytes = self._held_bytes, 0
+        if held_bytes:
+            waiting.let_go(held_bytes)
+
+    def __del__(self) -> None:
+        self._let_go()  # its span was not sampled, or never ended
 
 
 def begin_fingerprint(route: Route, body: Callable[[], object]) -> Pending | None:

@@ -65,10 +65,13 @@ def watched_calls() -> list[Live]:
 
     One that was answered is still open while its stream is read; a request beside it is another call.
     """
+    remembered = _live.get()
+    if not remembered:
+        return []
     since_ns = time.time_ns() - _FORGOTTEN_NS
     return [
         live
-        for live in _live.get()
+        for live in remembered
         if not live.is_answered
         and live.span.is_recording()
         and (live.span.start_time or 0) > since_ns

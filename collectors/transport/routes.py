@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from urllib.parse import urlsplit
 
 
 class Protocol(StrEnum):
@@ -67,7 +68,28 @@ _DEFAULT_PROVIDERS = {
 }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Destination:
+    """Where an inference call goes, and what is known of it by that. The same one for the same URL, query aside."""
+
+    route: Route
+    provider: str
+    host: str
+    port: int
+
+
 @lru_cache(maxsize=1024)
+def find_destination(url: str) -> Destination | None:
+    """Where a POST to this URL, without its query, goes; None where it is no inference call. Raises ValueError."""
+    parts = urlsplit(url)
+    route = find_route("POST", parts.path)
+    if route is None:
+        return None
+    host = parts.hostname or ""
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    return Destination(route, provider_of(host, route.protocol), host, port)
+
+
 def find_route(method: str, path: str) -> Route | None:
     """The route of a request, by its path without the query; None where it is no inference call."""
     if method != "POST":
@@ -99,7 +121,6 @@ def _google(path: str) -> Route | None:
     return Route(Protocol.GOOGLE, "generate_content", model, verb.startswith("stream"))
 
 
-@lru_cache(maxsize=1024)
 def provider_of(host: str, protocol: Protocol) -> str:
     """gen_ai.provider.name: by the host where it is a known one, else the protocol's own."""
     for ending, provider in _PROVIDERS.items():
