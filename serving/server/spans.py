@@ -106,6 +106,7 @@ def _answered(call: CallRecord) -> dict[str, Attribute | None]:
         semconv.RESPONSE_MODEL: call.response_model,
         semconv.RESPONSE_FINISH_REASONS: tuple(str(each.reason) for each in call.finished),
         semconv.USAGE_INPUT_TOKENS: call.prompt_tokens,
+        semconv.USAGE_CACHE_READ_INPUT_TOKENS: sum(each.cached_tokens for each in call.finished),
         semconv.USAGE_OUTPUT_TOKENS: sum(each.output_tokens for each in call.finished),
     }
 
@@ -152,9 +153,14 @@ def _costs(call: CallRecord, device: Device) -> dict[str, Attribute | None]:
         semconv.DEVICE_NS_ALONE: sum(each.device_ns_alone for each in call.finished),
         semconv.DEVICE_TYPE: device.type,
         semconv.ALLOCATION_METHOD: MEASURED,
-        semconv.PREFIX_REPEATED_TOKENS: sum(each.prefix_repeated_tokens for each in call.finished),
+        semconv.PREFIX_REPEATED_TOKENS: sum(map(_repeated_and_computed, call.finished)),
         semconv.REQUEST_REPEATED: all(each.request_repeated for each in call.finished),
     }
+
+
+def _repeated_and_computed(finished: Finished) -> int:
+    """Leading prompt tokens that a larger prefix cache, or any, would have saved: what was in ours is saved already."""
+    return max(finished.prefix_repeated_tokens - finished.cached_tokens, 0)
 
 
 __all__ = ["CallRecord", "Device", "attributes_of", "caller_of"]

@@ -111,6 +111,29 @@ def test_under_load_the_spans_sum_to_what_the_clients_saw_and_the_device_spent(
     assert by_state["unattributed"] > 0, "the warm-up was for nobody"
 
 
+def test_what_the_prefix_cache_held_is_told_and_not_offered_as_a_saving(
+    tiny_model: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    asked: Any = {**GREEDY, "prompt": [7] * 40, "max_tokens": 2}
+    with (
+        _running(tiny_model) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none") as client,
+    ):
+        usages = [client.completions.create(**asked).usage for _ in range(2)]
+    assert [usage.prompt_tokens_details.cached_tokens for usage in usages if usage] == [0, 32]
+    spans = [said(span.attributes) for span in receiver.spans()]
+    told = [
+        (
+            span[semconv.USAGE_INPUT_TOKENS],
+            span[semconv.USAGE_CACHE_READ_INPUT_TOKENS],
+            span[semconv.PREFIX_REPEATED_TOKENS],
+        )
+        for span in spans
+    ]
+    assert told == [(40, 0, 0), (40, 32, 0)]
+
+
 async def _load(url: str) -> list[tuple[int, int]]:
     """16 answers, 4 refusals, 4 streams that are left; what the answers said they took."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:

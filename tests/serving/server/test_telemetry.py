@@ -99,6 +99,7 @@ def test_a_call_leaves_a_span_with_what_it_took(told: Told) -> None:
         "gen_ai.response.finish_reasons": ["length"],
         "gen_ai.usage.input_tokens": answers[0].usage.prompt_tokens,
         "gen_ai.usage.output_tokens": answers[0].usage.completion_tokens,
+        "gen_ai.usage.cache_read.input_tokens": 0,
         "costwatch.device_type": "cpu",
         "costwatch.allocation_method": "measured",
         "costwatch.prefix_repeated_tokens": 0,
