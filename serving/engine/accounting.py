@@ -97,6 +97,9 @@ class Share:
     alone_ns: int  # with all of it, as if nobody else had been there
 
 
+NOTHING = Share(0, 0, 0)
+
+
 def share_step(step_ns: int, weights: Mapping[str, int]) -> dict[str, int]:
     """Share one engine step's device time among the requests that it served.
 

@@ -22,6 +22,8 @@ class EngineConfig:
     speculate            "ngram:4" proposes what the text itself repeats, "draft:SOURCE:4" what the small model SOURCE
                          says; "" nothing. Answers are the same with each of them
     cuda_graphs          replay recorded steps of answers instead of launching kernel by kernel; None: on a GPU
+    attribution          share each step's time out to its requests; without it all time is unattributed, which is there
+                         to measure what sharing takes
     overlap              plan the next step while the device works on the last one; None: on a GPU
     """
 
@@ -36,6 +38,7 @@ class EngineConfig:
     kv_cache_dtype: str = "auto"
     speculate: str = ""
     cuda_graphs: bool | None = None
+    attribution: bool = True
     overlap: bool | None = None
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
+from serving.engine.constraint import Grammars
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
 from serving.engine.request import (
@@ -19,7 +20,6 @@ from serving.engine.request import (
     EngineOverloaded,
     FinishReason,
     Request,
-    RequestRefused,
 )
 from serving.engine.runner import TorchRunner, block_bytes, cache_dtype
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
@@ -101,7 +101,11 @@ class Engine:
             loaded.tokenizer,
             Limits(self.context_tokens, loaded.config.vocab_size),
             drafting=config.speculation is not None,
+            attribution=config.attribution,
         )
+        self._loaded = loaded
+        self._grammars: Grammars | None = None
+        self._compiling = threading.Lock()
         self._overlaps = config.overlaps(loaded.model.device.type)
         self._under_way: _UnderWay | None = None
         self._wake = threading.Condition()  # its lock guards all that follows, and the loop
@@ -125,6 +129,8 @@ class Engine:
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
+        if self._grammars is not None:
+            self._grammars.close()
 
     def submit(self, request: Request, on_progress: OnProgress) -> None:
         """Queue a request. Raises RequestRefused (it can't be served as it stands) or EngineOverloaded; then
@@ -160,9 +166,14 @@ class Engine:
             )
 
     def _matcher(self, request: Request) -> Matcher | None:
-        if request.sampling.constraint is not None:
-            raise RequestRefused("this engine does not constrain answers")
-        return None
+        constraint = request.sampling.constraint
+        if constraint is None:
+            return None
+        with self._compiling:
+            if self._grammars is None:
+                loaded = self._loaded
+                self._grammars = Grammars(loaded.tokenizer, loaded.config.vocab_size)
+        return self._grammars.matcher(constraint)
 
     def _serve(self) -> None:
         try:

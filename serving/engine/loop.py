@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from serving.engine.accounting import Share, Work, WorkModel, attribute
+from serving.engine.accounting import NOTHING, Share, Work, WorkModel, attribute
 from serving.engine.admission import Limits, check
 from serving.engine.answer import Answer, Matcher, OnProgress, Vocabulary
 from serving.engine.device_time import DeviceTime
@@ -89,6 +89,7 @@ class StepLoop:
         now_ns: Callable[[], int] = time.monotonic_ns,
         *,
         drafting: bool = False,
+        attribution: bool = True,
     ) -> None:
         self.scheduler = scheduler
         self.work_model = WorkModel()
@@ -97,6 +98,7 @@ class StepLoop:
         self._limits = limits
         self._now_ns = now_ns
         self._drafting = drafting
+        self._attribution = attribution
         self._answers: dict[str, Answer] = {}
         self._prefixes = PrefixShadow()
         self._answered = RequestShadow()
@@ -158,9 +160,7 @@ class StepLoop:
 
     def settle_step(self, step: Step, result: StepResult) -> list[Delivery]:
         """Share the step's time out, take its tokens in, and see who is done."""
-        works = _works(step.slices)
-        device_ns, shares = self._close_step(step, works, result.device_ns)
-        self.work_model.observe(device_ns, works.values())
+        shares = self._close_step(step, result.device_ns)
         deliveries: list[Delivery] = []
         for part in step.slices:
             deliveries += self._settle_slice(part, shares[part.request_id], result)
@@ -172,7 +172,7 @@ class StepLoop:
 
         Steps that began after it fail too: they build on what it should have computed.
         """
-        _, shares = self._close_step(step, _works(step.slices), None)
+        shares = self._close_step(step, None)
         self.scheduler.pool.forget()
         deliveries: list[Delivery] = []
         for part in step.slices:
@@ -238,15 +238,20 @@ class StepLoop:
         self.totals.prefix_hit_tokens += state.cached_tokens or 0
         self.totals.prompt_tokens += state.prompt_tokens
 
-    def _close_step(
-        self, step: Step, works: Mapping[str, Work], device_ns: int | None
-    ) -> tuple[int, dict[str, Share]]:
-        """The step's time, and its requests' shares of it."""
+    def _close_step(self, step: Step, device_ns: int | None) -> Mapping[str, Share]:
+        """The requests' shares of the step's time; None where the device did not say how long it took."""
         self._under_way -= 1
         self.totals.steps += 1
-        device_ns = self._time.believable(device_ns, self._now_ns())
-        self._time.attribute(device_ns)
-        return device_ns, attribute(device_ns, works, self.work_model.coefficients)
+        believed_ns = self._time.believable(device_ns, self._now_ns())
+        if not self._attribution:
+            self._time.leave_unattributed(believed_ns)
+            return {part.request_id: NOTHING for part in step.slices}
+        self._time.attribute(believed_ns)
+        works = _works(step.slices)
+        shares = attribute(believed_ns, works, self.work_model.coefficients)
+        if device_ns is not None:
+            self.work_model.observe(believed_ns, works.values())
+        return shares
 
     def _settle_slice(self, part: Slice, share: Share, result: StepResult) -> list[Delivery]:
         answer = self._answers[part.request_id]

@@ -21,6 +21,9 @@ from serving.models.decoder import Decoder
 logger = logging.getLogger(__name__)
 
 _SCALE_BYTES = 4
+# Room for a row's table and for the pieces of its attention is taken for every row of a replayed step; steps with a longer
+# context are launched kernel by kernel, which they take long enough for.
+_WIDEST_REPLAYED_TABLE = 1_024
 
 
 def cache_dtype(name: str, model_dtype: torch.dtype) -> torch.dtype:
@@ -67,11 +70,12 @@ class PagedModel:
         self._graphs: DecodeGraphs | None = None
         if max_requests:
             context_blocks = -(-model.config.max_position_embeddings // block_tokens)
+            widest = min(blocks, context_blocks, _WIDEST_REPLAYED_TABLE)
             self._graphs = DecodeGraphs(
                 model,
                 self._caches,
                 max_requests=max_requests,
-                max_blocks=min(blocks, context_blocks),
+                max_blocks=widest,
                 block_tokens=block_tokens,
                 scratch_slot=blocks * block_tokens,
             )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from serving.kernels import triton_jit
 from serving.layers.attention import LayerCache, PagedBatch, paged_attention
 from serving.layers.mlp import GatedMLP
 from serving.layers.norm import RMSNorm
@@ -104,6 +105,10 @@ class Decoder(nn.Module):
         batch: PagedBatch,
     ) -> Tensor:
         """Hidden rows [rows, hidden_size] of token_ids and positions [rows]; fills the caches, one a layer."""
+        if token_ids.is_cuda and triton_jit.installed():
+            from serving.kernels import triton_decoder  # takes seconds, and needs a GPU
+
+            return triton_decoder.forward(self, token_ids, positions, caches, batch)
         hidden: Tensor = self.embed_tokens(token_ids)
         factor = self.config.rope.attention_factor
         angles = rotation(positions, self.inverse_frequencies, self.dtype, factor)

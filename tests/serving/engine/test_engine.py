@@ -2,9 +2,11 @@
 
 import copy
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from transformers import LlamaForCausalLM
 from serving.engine.engine import Engine, EngineConfig
 from serving.engine.loop import StepResult
 from serving.engine.request import (
+    Constraint,
+    ConstraintKind,
     EngineOverloaded,
     FinishReason,
     Progress,
@@ -87,6 +91,65 @@ def test_an_answer_is_the_same_whatever_way_it_is_computed(
     if "another" in str(way):
         assert 0 <= stats.accepted_draft_tokens < 0.5 * stats.draft_tokens
     assert stats.generated_tokens == sum(map(len, right))
+
+
+def test_answers_obey_their_constraints_beside_others_that_have_none(
+    tiny: LoadedModel, tiny_reference: LlamaForCausalLM
+) -> None:
+    prompts = some_prompts(4)
+    right = [reference_answer(tiny_reference, prompt, 24) for prompt in prompts]
+    digits = Constraint(ConstraintKind.REGEX, "[0-9]{3}-[0-9]{2}")
+    sampling = [
+        replace(greedy(), constraint=digits),
+        greedy(),
+        replace(greedy(), constraint=digits, temperature=1.0, seed=2),
+        greedy(),
+    ]
+    answers = Answers()
+    with an_engine(tiny, overlap=True, speculate="ngram:3") as engine:
+        for number, params in enumerate(sampling):
+            request = Request(str(number), prompts[number], params, time.monotonic_ns())
+            engine.submit(request, answers)
+        answers.wait(4)
+    assert [answers.tokens(number) for number in "13"] == [right[1], right[3]]
+    for number in "02":
+        assert re.fullmatch("[0-9]{3}-[0-9]{2}", answers.text(number))
+        assert answers.finished(number).reason is FinishReason.STOP
+
+
+def test_a_constraint_that_is_none_is_refused_with_the_reason(tiny: LoadedModel) -> None:
+    with (
+        an_engine(tiny) as engine,
+        pytest.raises(RequestRefused, match=r"regular expression|regex"),
+    ):
+        engine.submit(a_request(constraint=Constraint(ConstraintKind.REGEX, "(")), Answers())
+
+
+def test_penalties_and_log_probabilities_reach_the_sampler(tiny: LoadedModel) -> None:
+    answers = Answers()
+    with an_engine(tiny, overlap=True) as engine:
+        plain = ask(engine, [[5, 6, 7]], [greedy()])[0]
+        engine.submit(a_request("p", (5, 6, 7), max_tokens=24, repetition_penalty=1e6), answers)
+        engine.submit(a_request("l", (5, 6, 7), max_tokens=24, logprobs=2), answers)
+        answers.wait(2)
+    penalized = answers.tokens("p")
+    assert len({5, 6, 7, *penalized}) == 3 + len(penalized)
+    reports = [report for progress in answers.seen["l"] for report in progress.logprobs]
+    assert [report.token_id for report in reports] == plain
+    assert [report.top[0][0] for report in reports] == plain
+    assert all(len(report.top) == 2 and report.logprob <= 0 for report in reports)
+
+
+def test_without_attribution_nobody_is_charged_and_all_time_is_unattributed(
+    tiny: LoadedModel,
+) -> None:
+    answers = Answers()
+    with an_engine(tiny, attribution=False) as engine:
+        engine.submit(a_request(max_tokens=3), answers)
+        answers.wait(1)
+        clock = engine.clock()
+    assert answers.finished("r").device_ns == clock.attributed_ns == 0
+    assert clock.unattributed_ns > 0
 
 
 # e4m3 keeps three bits of each number, and a random model's best tokens lie close together
