@@ -48,7 +48,14 @@ class YarnScaling:
     truncate: bool = True
 
 
-Scaling = LinearScaling | Llama3Scaling | YarnScaling
+@dataclass(frozen=True, slots=True)
+class FactorScaling:
+    """Each frequency is divided by a factor of its own, as GGUF files have them."""
+
+    factors: tuple[float, ...]
+
+
+Scaling = LinearScaling | Llama3Scaling | YarnScaling | FactorScaling
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,8 @@ def frequencies(head_dim: int, rope: Rope) -> Tensor:
         return _stretch(1.0 / waves, rope.scaling)
     if isinstance(rope.scaling, YarnScaling):
         return _yarn(waves, rope.theta, rope.scaling)
+    if isinstance(rope.scaling, FactorScaling):
+        return 1.0 / waves / torch.tensor(rope.scaling.factors, device="cpu")
     return 1.0 / waves
 
 

@@ -4,7 +4,7 @@ The model is laid out once, in the dtype and on the device that it is to have; e
 let go. So loading takes the model and one tensor.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
 from serving.models.unsupported import UnsupportedModel
 
-_HEAD = "lm_head.weight"
+_EMBEDDING, _HEAD = "embed_tokens.weight", "lm_head.weight"
 _OUTER = (
     "model."  # before every name but the head's; checkpoints of a model without a head leave it out
 )
@@ -27,16 +27,14 @@ def from_checkpoint(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
 ) -> Decoder:
-    """The model over a checkpoint's tensors, named as Hugging Face names them. A lookup in `tensors` may read a file.
+    """The model over a checkpoint's tensors, named as Hugging Face names them.
 
     Raises UnsupportedModel where a tensor is missing, of another shape, or none of ours.
     """
     model = laid_out(config, dtype, device)
-    places = _places(model)
-    names = {_our_name(name): name for name in tensors if not _is_needless(name, config)}
-    _check_names(config, found=names.keys(), wanted=places.keys())
-    for ours, theirs in names.items():
-        _put(theirs, tensors[theirs], places[ours])
+    theirs = {_our_name(name): name for name in tensors if not _is_needless(name, config)}
+    what = f"a {config.architecture} of {config.num_hidden_layers} layers"
+    fill(_places(model), tensors, theirs, what)
     return model
 
 
@@ -56,34 +54,41 @@ def laid_out(config: DecoderConfig, dtype: torch.dtype, device: torch.device | s
 
 
 # Matrices that lie apart in a checkpoint and are read as one here.
-MERGED = {
+_MERGED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
 
 
+def checkpoint_names(config: DecoderConfig, name: str) -> list[str]:
+    """The checkpoint's names of the tensors that one of the decoder's parameters is made of, one below the other."""
+    if name == _HEAD:
+        return [_OUTER + _EMBEDDING if config.tie_word_embeddings else _HEAD]
+    return [_OUTER + part for part in _parts(name)]
+
+
+def _parts(name: str) -> list[str]:
+    for merged, parts in _MERGED.items():
+        if merged in name:
+            return [name.replace(merged, part) for part in parts]
+    return [name]
+
+
 def _places(model: Decoder) -> dict[str, Tensor]:
     """Where the numbers of each tensor go, by the checkpoint's names without the outer one."""
-    named = model.named_parameters()
-    return {part: place for name, weight in named for part, place in _parts(name, weight, model)}
+    places: dict[str, Tensor] = {}
+    for name, weight in model.named_parameters():
+        parts = _parts(name)
+        rows = _rows(parts, weight, model.config)
+        places |= zip(parts, torch.split(weight, rows), strict=True)
+    return places
 
 
-def _parts(name: str, weight: Tensor, model: Decoder) -> Iterator[tuple[str, Tensor]]:
-    module, _, kind = name.rpartition(".")
-    for merged, parts in MERGED.items():
-        if module.endswith(merged):
-            rows = _rows_of_parts(merged, model.config)
-            for part, place in zip(parts, torch.split(weight, rows), strict=True):
-                yield f"{module.removesuffix(merged)}{part}.{kind}", place
-            return
-    yield name, weight
-
-
-def _rows_of_parts(merged: str, config: DecoderConfig) -> list[int]:
-    if merged == "mlp.gate_up_proj":
-        return [config.intermediate_size] * 2
-    kv_rows = config.num_key_value_heads * config.head_dim
-    return [config.num_attention_heads * config.head_dim, kv_rows, kv_rows]
+def _rows(parts: Sequence[str], weight: Tensor, config: DecoderConfig) -> list[int]:
+    if len(parts) == 3:
+        kv_rows = config.num_key_value_heads * config.head_dim
+        return [config.num_attention_heads * config.head_dim, kv_rows, kv_rows]
+    return [len(weight) // len(parts)] * len(parts)
 
 
 def _our_name(name: str) -> str:
@@ -95,8 +100,25 @@ def _is_needless(name: str, config: DecoderConfig) -> bool:
     return name.endswith("rotary_emb.inv_freq") or (name == _HEAD and config.tie_word_embeddings)
 
 
-def _check_names(config: DecoderConfig, *, found: Collection[str], wanted: Collection[str]) -> None:
-    what = f"a {config.architecture} of {config.num_hidden_layers} layers"
+def fill(
+    places: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    theirs: Mapping[str, str],
+    what: str,
+) -> None:
+    """Copy each tensor to its place, one after the other; a lookup in `tensors` may read a file.
+
+    theirs    the checkpoint's name of each tensor that counts, by ours.
+    what      the model, for errors: a LlamaForCausalLM of 16 layers.
+
+    Raises UnsupportedModel, before anything is read where names tell.
+    """
+    _check_names(what, found=theirs, wanted=places)
+    for ours, name in theirs.items():
+        _put(name, tensors[name], places[ours])
+
+
+def _check_names(what: str, *, found: Mapping[str, str], wanted: Collection[str]) -> None:
     missing = [name for name in wanted if name not in found]
     if missing:
         raise UnsupportedModel(
@@ -106,16 +128,15 @@ def _check_names(config: DecoderConfig, *, found: Collection[str], wanted: Colle
     if unknown:
         # To pass over a tensor would compute another model.
         raise UnsupportedModel(
-            f"the checkpoint has tensors that {what} does not use: {_listed(unknown)}; "
-            "is config.json that of these weights?"
+            f"the checkpoint has tensors that {what} does not use: "
+            f"{_listed([found[name] for name in unknown])}; is config.json that of these weights?"
         )
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names as the checkpoint has them; of many, the first few."""
-    full = [name if name == _HEAD else _OUTER + name for name in sorted(names)]
-    more = f" and {len(full) - _NAMED} more" if len(full) > _NAMED else ""
-    return ", ".join(f"'{name}'" for name in full[:_NAMED]) + more
+    """Of many names the first few."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(f"'{name}'" for name in sorted(names)[:_NAMED]) + more
 
 
 def _put(name: str, tensor: Tensor, place: Tensor) -> None:

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from serving.layers.rotary import LinearScaling, Llama3Scaling, Rope, Scaling, YarnScaling
+from serving.layers.rotary import (
+    FactorScaling,
+    LinearScaling,
+    Llama3Scaling,
+    Rope,
+    Scaling,
+    YarnScaling,
+)
 from serving.models.unsupported import UnsupportedModel
 
 _FIRST_TYPES = "'default', 'linear', 'llama3' or 'yarn'"
@@ -76,4 +83,13 @@ def _yarn(rope: Mapping[str, Any]) -> Scaling:
     )
 
 
-_SCALINGS = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}
+def _factors(rope: Mapping[str, Any]) -> Scaling:
+    return FactorScaling(tuple(rope["factors"]))
+
+
+_SCALINGS = {
+    "linear": _linear,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "frequency_factors": _factors,  # ours: what GGUF files have in place of llama3's numbers
+}

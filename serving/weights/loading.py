@@ -9,7 +9,9 @@ import hashlib
 import importlib.metadata
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +19,18 @@ import torch
 from serving.models.architectures import read_config
 from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
-from serving.models.filling import from_checkpoint
+from serving.models.filling import checkpoint_names, from_checkpoint
 from serving.models.unsupported import UnsupportedModel
-from serving.weights.checkpoint import Checkpoint, ModelNotLoaded, read_folder, write_folder
+from serving.weights.checkpoint import (
+    Checkpoint,
+    FolderTensors,
+    no_codes,
+    read_folder,
+    write_folder,
+)
 from serving.weights.gguf_file import read_gguf
+from serving.weights.grouped import GroupedCodes, merged
+from serving.weights.not_loaded import ModelNotLoaded
 from serving.weights.tokenizer import Tokenizer
 
 _PACKAGE = "package:"
@@ -28,16 +38,27 @@ _PACKAGE = "package:"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model with its weights, and the tokenizer that belongs to it. name is what clients ask for."""
+    """A model with its weights, and the tokenizer that belongs to it. name is what clients ask for.
+
+    grouped    the codes of one of the model's modules, such as "layers.0.self_attn.qkv_proj", where the file keeps its
+               matrix in groups (see weights/grouped.py); None where it doesn't. It reads the file.
+    """
 
     model: Decoder
     tokenizer: Tokenizer
     config: DecoderConfig
     name: str
+    grouped: Callable[[str], GroupedCodes | None] = no_codes
 
 
-def load(source: str, *, dtype: torch.dtype, cache_dir: Path | None) -> LoadedModel:
-    """Load the model that source names (see the top of this file) onto the CPU.
+def load(
+    source: str,
+    *,
+    dtype: torch.dtype,
+    cache_dir: Path | None,
+    device: torch.device | str = "cpu",
+) -> LoadedModel:
+    """Load the model that source names (see the top of this file) onto a device, one tensor after the other.
 
     cache_dir   where a dequantized GGUF is kept, in a folder of its own, so that the next start takes no
                 seconds; None keeps none.
@@ -45,10 +66,10 @@ def load(source: str, *, dtype: torch.dtype, cache_dir: Path | None) -> LoadedMo
     Raises ModelNotLoaded or UnsupportedModel (both ValueError) with what was found and what would do.
     """
     path = _path(source)
-    checkpoint = read_folder(path, dtype) if path.is_dir() else _gguf(path, dtype, cache_dir)
+    checkpoint = read_folder(path) if path.is_dir() else _gguf(path, dtype, cache_dir)
     try:
         config = read_config(checkpoint.config)
-        model = from_checkpoint(config, checkpoint.tensors, dtype=dtype)
+        model = from_checkpoint(config, checkpoint.tensors, dtype=dtype, device=device)
     except UnsupportedModel as error:
         raise UnsupportedModel(f"'{source}': {error}") from None
     return LoadedModel(
@@ -56,7 +77,13 @@ def load(source: str, *, dtype: torch.dtype, cache_dir: Path | None) -> LoadedMo
         tokenizer=Tokenizer(checkpoint),
         config=config,
         name=path.stem if path.is_file() else path.resolve().name,
+        grouped=partial(_grouped, config, checkpoint),
     )
+
+
+def _grouped(config: DecoderConfig, checkpoint: Checkpoint, module: str) -> GroupedCodes | None:
+    names = checkpoint_names(config, f"{module}.weight")
+    return merged([checkpoint.grouped(name) for name in names])
 
 
 def _path(source: str) -> Path:
@@ -86,12 +113,13 @@ def _packaged(distribution: str) -> Path:
 
 
 def _gguf(file: Path, dtype: torch.dtype, cache_dir: Path | None) -> Checkpoint:
+    checkpoint = read_gguf(file)
     if cache_dir is None:
-        return read_gguf(file, dtype)
+        return checkpoint
     folder = cache_dir / _cache_name(file, dtype)
     if not folder.is_dir():
-        _fill(folder, read_gguf(file, dtype))
-    return read_folder(folder, dtype)
+        _fill(folder, checkpoint, dtype)
+    return replace(checkpoint, tensors=FolderTensors(folder))
 
 
 def _cache_name(file: Path, dtype: torch.dtype) -> str:
@@ -102,12 +130,12 @@ def _cache_name(file: Path, dtype: torch.dtype) -> str:
     return f"{file.stem}-{str(dtype).removeprefix('torch.')}-{digest}"
 
 
-def _fill(folder: Path, checkpoint: Checkpoint) -> None:
+def _fill(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
     """Write beside and rename: a folder under the final name is always whole, also after a kill."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
     try:
-        write_folder(checkpoint, beside)
+        write_folder(checkpoint, beside, dtype)
         _move(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
