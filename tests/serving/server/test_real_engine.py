@@ -5,9 +5,10 @@ import contextlib
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 import torch
 
@@ -257,3 +258,38 @@ def test_a_response_is_answered_by_the_same_engine(url: str) -> None:
             **GREEDY, input=MESSAGES[0]["content"], max_output_tokens=8
         )
     assert response.output_text == chat.choices[0].message.content
+
+
+class Answer(pydantic.BaseModel):
+    team: Literal["search", "ads"]
+    urgent: bool
+
+
+def test_random_weights_answer_in_the_form_that_was_asked_for(url: str) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        parsed_chat = client.chat.completions.parse(
+            model="tiny", seed=1, messages=MESSAGES, response_format=Answer
+        )
+        parsed_response = client.responses.parse(
+            model="tiny", input="which team?", text_format=Answer, max_output_tokens=100
+        )
+        digits = client.completions.create(
+            model="tiny", prompt="the", extra_body={"guided_regex": "[0-9]{3}"}
+        )
+        chosen = client.completions.create(
+            model="tiny", prompt="the", extra_body={"structured_outputs": {"choice": ["a b", 'c"']}}
+        )
+    assert isinstance(parsed_chat.choices[0].message.parsed, Answer)
+    assert isinstance(parsed_response.output_parsed, Answer)
+    assert digits.choices[0].text.isdecimal()
+    assert len(digits.choices[0].text) == 3
+    assert chosen.choices[0].text in ("a b", 'c"')
+    assert {parsed_chat.choices[0].finish_reason, digits.choices[0].finish_reason} == {"stop"}
+
+
+def test_a_regex_that_is_none_is_the_clients_mistake(url: str) -> None:
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError),
+    ):
+        client.completions.create(model="tiny", prompt="a", extra_body={"guided_regex": "["})
