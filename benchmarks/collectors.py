@@ -1,6 +1,6 @@
 """What collecting costs the application: CPU per call, beside the same calls without it, in one run.
 
-    python -m benchmarks.collectors [--calls 300] [--rounds 7]
+    python -m benchmarks.collectors [--calls 300] [--rounds 7] [--way httpx …]
 
 Real parts: the clients, HTTP on loopback to a provider in a process of its own, the collector as `costwatch-collect
 run` sets it up, its threads and its disk included, and a receiver in another process. For each way to call there are three
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=300, help="a round")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--asked-kb", type=int, default=4, help="a prompt")
+    parser.add_argument("--way", choices=WAYS, action="append", help="to call; all of them")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--call", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -67,7 +68,7 @@ def _measure(options: argparse.Namespace) -> None:
         provider = stack.enter_context(_server())
         receiver = stack.enter_context(_server())
         rows = []
-        for way in (way for way in WAYS if find_spec(way.split()[0])):
+        for way in options.way or (way for way in WAYS if find_spec(way.split()[0])):
             rows.append(_row(way, _rounds(way, provider, receiver, folder, options)))
     _print(rows, options)
 

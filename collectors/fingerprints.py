@@ -10,11 +10,11 @@ Nobody without the key can tell what was hashed, nor try what it might have been
 import json
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise
 from typing import Any
 
 from collectors import semconv
@@ -51,7 +51,20 @@ _NOT_IN_HEAD = {*_INNER, "cache_control"}
 _FIELD, _TEXT, _JSON, _OPEN, _CLOSE, _REST = (b"\xff" + mark for mark in (b"#", b'"', b"=", b"{", b"}", b"&"))  # fmt: skip
 _BLOB = re.compile(rb'"(?:data|file_data)":"|;base64,')
 _SHORT_BYTES = 4096  # no image
-_encode_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
+
+
+def _json_encoder() -> Callable[[object], str]:
+    """A json.JSONEncoder's encode(), which makes a new C encoder each time, at ten times the cost of using one."""
+    encoder = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encoder.encode
+    texts = json.encoder.encode_basestring
+    into = make(None, encoder.default, texts, None, ":", ",", True, False, True)
+    return lambda said: "".join(into(said, 0))
+
+
+_encode_json = _json_encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +82,20 @@ class Fingerprints:
         """
         prompt = _prompt(asked)
         running = blake2b(key=self.key, digest_size=_DIGEST_BYTES)
-        prefixes = []
-        reached = [0, *(place for place in BOUNDARIES if place <= len(prompt)), len(prompt)]
-        for begin, end in pairwise(reached):
-            running.update(memoryview(prompt)[begin:end])
-            prefixes.append(running.copy().digest()[:_PREFIX_DIGEST_BYTES])
+        prefixes, begin, whole = [], 0, memoryview(prompt)
+        for end in BOUNDARIES[: bisect_right(BOUNDARIES, len(prompt))]:
+            running.update(whole[begin:end])
+            prefixes.append(running.digest()[:_PREFIX_DIGEST_BYTES])
+            begin = end
+        running.update(whole[begin:])
         running.update(_REST + _json(_rest(asked, operation, model)))
         found: Fingerprint = {
             semconv.REQUEST_HASH: running.hexdigest(),
             semconv.PROMPT_BYTES: len(prompt),
             semconv.REQUEST_DETERMINISTIC: operation == "embeddings" or _is_greedy(asked),
         }
-        if operation != "embeddings" and prefixes[:-1]:
-            found[semconv.PREFIX_HASHES] = urlsafe_b64encode(b"".join(prefixes[:-1])).decode()
+        if operation != "embeddings" and prefixes:
+            found[semconv.PREFIX_HASHES] = urlsafe_b64encode(b"".join(prefixes)).decode()
         return found
 
 
@@ -141,11 +155,14 @@ def _add(said: object, pieces: list[bytes]) -> None:
 
 def _add_object(said: Mapping[str, Any], pieces: list[bytes]) -> None:
     """A message, a part of one, or a tool. A part that has nothing but a text is that text."""
+    role, content = said.get("role"), said.get("content")
+    if len(said) == 2 and isinstance(role, str) and isinstance(content, str):  # most messages
+        pieces += (_head_of(role), _TEXT, content.encode("utf-8", "surrogatepass"), _CLOSE)
+        return
     head = {name: value for name, value in said.items() if name not in _NOT_IN_HEAD}
     if "text" in said and head.get("type") in _TEXT_TYPES:
         del head["type"]
     if head:
-        role = head.get("role")
         is_usual = len(head) == 1 and isinstance(role, str)
         pieces.append(_head_of(role) if is_usual else _OPEN + _head(head))
     for name in _INNER:

@@ -1,6 +1,7 @@
 """aiohttp's client sessions."""
 
 import functools
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -39,8 +40,20 @@ def _begin(session: Any, method: str, url: Any, options: dict[str, Any]) -> Watc
         whole = str(session._build_url(url))  # with the session's base_url
     except Exception:
         whole = str(url)  # the session itself will say what is wrong
-    data, json = options.get("data"), options.get("json")
-    return begin("POST", whole, lambda: data if json is None else json)
+    return begin("POST", whole, lambda: _body(session, options))
+
+
+def _body(session: Any, options: dict[str, Any]) -> object:
+    """The request's body. An object is written as JSON here, as the session would in a moment, and so only once."""
+    data, said = options.get("data"), options.get("json")
+    if said is None:
+        return data
+    if data is not None or getattr(session, "_json_serialize_bytes", None) is not None:
+        return said  # both: the session will say what is wrong
+    written = session.json_serialize(said)
+    options["data"] = import_module("aiohttp").JsonPayload(said, dumps=lambda _: written)
+    options["json"] = None
+    return written
 
 
 def _watch_response(response: Any, watch: Watch, watched_class: Any, *, is_decoded: bool) -> None:

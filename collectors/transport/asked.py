@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from collectors.fingerprints import Fingerprint
@@ -41,8 +41,12 @@ def read_request(
         return NOTHING
     if not isinstance(said, Mapping):
         return NOTHING
-    asked = _from_object(said)
-    return asked if fingerprint is None else replace(asked, fingerprint=fingerprint(said))
+    model, stream = said.get("model"), said.get("stream")
+    return Asked(
+        model if isinstance(model, str) else "",
+        stream if isinstance(stream, bool) else None,
+        {} if fingerprint is None else fingerprint(said),
+    )
 
 
 def _parsed(text: str | bytes | bytearray) -> object:
@@ -50,13 +54,6 @@ def _parsed(text: str | bytes | bytearray) -> object:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _from_object(said: Mapping[Any, Any]) -> Asked:
-    model, stream = said.get("model"), said.get("stream")
-    return Asked(
-        model if isinstance(model, str) else "", stream if isinstance(stream, bool) else None
-    )
 
 
 def _from_ends(body: str | bytes | bytearray) -> Asked:
