@@ -129,22 +129,35 @@ def _text(file: Path) -> str:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(file))
-    except json.JSONDecodeError as error:
-        raise ModelNotLoaded(f"'{file}' is not JSON: {error}") from error
+    found = _parsed(file)
     if not isinstance(found, dict):
         raise ModelNotLoaded(f"'{file}' holds a {type(found).__name__}; expected an object")
     return found
 
 
-def _json_if_there(file: Path) -> dict[str, Any]:
+def read_json_list(file: Path) -> list[dict[str, Any]]:
+    """A file's list of objects. Raises ModelNotLoaded where it holds something else."""
+    found = _parsed(file)
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ModelNotLoaded(f"'{file}' holds no list of objects; download it again")
+    return found
+
+
+def _parsed(file: Path) -> Any:
+    try:
+        return json.loads(_text(file))
+    except json.JSONDecodeError as error:
+        raise ModelNotLoaded(f"'{file}' is not JSON: {error}") from error
+
+
+def json_if_there(file: Path) -> dict[str, Any]:
+    """A file's object; an empty one where there is no file. Raises ModelNotLoaded where it holds something else."""
     return _json(file) if file.is_file() else {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
     """config.json; what generation_config.json says of the end of an answer goes before it."""
-    generation = _json_if_there(folder / "generation_config.json")
+    generation = json_if_there(folder / "generation_config.json")
     ends = {"eos_token_id": generation["eos_token_id"]} if generation.get("eos_token_id") else {}
     return _json(folder / "config.json") | ends
 
@@ -153,4 +166,4 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
     """tokenizer_config.json; newer folders keep the chat template in a file beside it."""
     template = folder / "chat_template.jinja"
     beside = {"chat_template": template.read_text()} if template.is_file() else {}
-    return _json_if_there(folder / "tokenizer_config.json") | beside
+    return json_if_there(folder / "tokenizer_config.json") | beside

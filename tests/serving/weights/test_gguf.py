@@ -127,7 +127,10 @@ def test_another_file_or_dtype_has_its_own_cache(tiny_gguf: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"architecture": "gemma3"}, "'gemma3'; of GGUF files this runtime reads 'llama', 'mistral'"),
+        (
+            {"architecture": "gemma3"},
+            "'gemma3'; of GGUF files this runtime reads 'llama', 'mistral'",
+        ),
         ({"pre_tokenizer": "viking"}, "pre-tokenizer is 'viking'; expected one of smollm"),
     ],
 )
