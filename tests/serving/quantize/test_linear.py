@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from serving.quantize import fp8
 from serving.quantize.linear import SCHEMES, NativeLinear, StoredLinear, quantized_linear
 
-ROUNDING = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 2e-5}
+# fp32 sums of a group cancel with its minimum: what is lost there is more than a last bit.
+ROUNDING = {torch.bfloat16: 8e-3, torch.float16: 2e-3, torch.float32: 1e-4}
 
 
 @pytest.fixture(autouse=True)
