@@ -172,9 +172,14 @@ def switch_on(
     return Coverage(covered, uncovered, transport.switch_on(tracer_provider, keep=keep))
 
 
-def switch_over(tracer_provider: TracerProvider, *, keep: KeepSpans | None = None) -> None:
-    """Have all that is switched on, and will be, make its spans with this provider."""
-    _providers[0] = tracer_provider
+def switch_over(
+    tracer_provider: TracerProvider,
+    meter_provider: MeterProvider,
+    *,
+    keep: KeepSpans | None = None,
+) -> None:
+    """Have all that is switched on, and will be, use these providers."""
+    _providers[:] = [tracer_provider, meter_provider]
     points, _switched_on[:] = list(_switched_on), []
     for point in points:
         point.load()().uninstrument()

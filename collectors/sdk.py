@@ -59,6 +59,7 @@ class Configured:
     meter_provider: MeterProvider
     sender: Sender | None  # None: nothing could be written anywhere, so nothing waits on disk
     tags: Mapping[str, str] = field(default_factory=dict)
+    are_meters_theirs: bool = False  # the meter provider is one that the application had set before
 
     def flush(self, timeout_seconds: float = 10) -> bool:
         """Send what is waiting. False where the time did not suffice, or the receiver did not take it."""
@@ -115,12 +116,16 @@ def configure(
         sender = sender_to(target)
         spans = _batches(target, sender)
         tracers = _tracer_provider(resource, tags, spans)
+        are_theirs = isinstance(metrics.get_meter_provider(), MeterProvider)
         meters = _meter_provider(target, resource, sender, is_for_all=not zero_code)
         transport.use_fingerprints(fingerprints.from_environment(os.environ, _ingest_key(target)))
         coverage = instrumentations.switch_on(
-            tracers, meters, lazily=zero_code, keep=_keeping(spans)
+            tracers,
+            _beside(tracers, meters, is_theirs=are_theirs),
+            lazily=zero_code,
+            keep=_keeping(spans),
         )
-        _configured = Configured(target, coverage, tracers, meters, sender, tags)
+        _configured = Configured(target, coverage, tracers, meters, sender, tags, are_theirs)
         if sender is not None:
             at_workers_exit(sender, _configured.shutdown)
     level = logging.WARNING if coverage.uncovered and not zero_code else logging.INFO
@@ -142,7 +147,11 @@ def give_way(provider: TracerProvider) -> bool:
         _add_to(provider, ours.tags, spans)
         # OpenTelemetry lets nobody set it twice. An application that sets it once must not be told that it is the second.
         trace._TRACER_PROVIDER = provider
-        instrumentations.switch_over(provider, keep=_keeping(spans))
+        instrumentations.switch_over(
+            provider,
+            _beside(provider, ours.meter_provider, is_theirs=ours.are_meters_theirs),
+            keep=_keeping(spans),
+        )
         _configured = replace(ours, tracer_provider=provider)
     ours.tracer_provider.force_flush()
     return True
@@ -297,3 +306,15 @@ def _meter_provider(
     if is_for_all:
         metrics.set_meter_provider(provider)
     return provider
+
+
+def _beside(
+    tracers: TracerProvider, meters: MeterProvider, *, is_theirs: bool
+) -> metrics.MeterProvider:
+    """Meters for the instrumentations that make these spans.
+
+    Where all spans are sent, the receiver sets metrics about the same calls aside, and to count them takes an
+    instrumentation as long as the span. So they go where the application has a meter provider of its own, or where a
+    sampler leaves spans out.
+    """
+    return meters if is_theirs or tracers.sampler is not ALWAYS_ON else metrics.NoOpMeterProvider()

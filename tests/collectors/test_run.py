@@ -120,6 +120,23 @@ def test_an_instrumented_client_is_seen_once_and_its_uninstrumented_calls_too(
     assert "covers openai by opentelemetry-instrumentation-genai-openai" in ran.stderr
 
 
+@pytest.mark.parametrize("sampler", ["always_on", "always_off"])
+def test_metrics_are_made_only_where_a_sampler_may_leave_spans_out(
+    tmp_path: Path, sampler: str
+) -> None:
+    with providing() as (provider, _), receiving() as (receiver, received):
+        environ = environment(
+            tmp_path,
+            PROVIDER_URL=provider,
+            COSTWATCH_ENDPOINT=receiver,
+            OTEL_TRACES_SAMPLER=sampler,
+        )
+        ran = collect(*script("unmodified_openai.py"), environ=environ)
+    assert ran.returncode == 0, ran.stderr
+    assert bool(received.observations()) == (sampler == "always_on")
+    assert bool(received.metrics()) == (sampler == "always_off")
+
+
 def test_a_client_that_traces_itself_is_seen_once(tmp_path: Path) -> None:
     assert_same(run("unmodified_anthropic.py", tmp_path))
 
