@@ -53,7 +53,7 @@ def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as cache:
         loaded = load(options.model, dtype=torch.bfloat16, cache_dir=Path(cache))
-        prepare(loaded.model)
+        prepare(loaded)
         runs = _runs(loaded, options)
         overheads = _overheads(loaded, options)
     print(_report(options, runs, overheads))

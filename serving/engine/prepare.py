@@ -3,12 +3,12 @@
 import torch
 
 from serving.layers.linear import pack
-from serving.models.decoder import Decoder
 from serving.quantize.model import quantize
+from serving.weights import LoadedModel
 
 
-def prepare(model: Decoder, *, device: str = "cpu", scheme: str = "") -> None:
-    """Change the model in place. Afterwards it can't be moved or changed in dtype any more.
+def prepare(loaded: LoadedModel, *, device: str = "cpu", scheme: str = "") -> None:
+    """Change the loaded model in place. Afterwards it can't be moved or changed in dtype any more.
 
     device   where it is to run, such as "cpu" or "cuda".
     scheme   of serving/quantize for its weights; "" leaves them as they are.
@@ -19,7 +19,7 @@ def prepare(model: Decoder, *, device: str = "cpu", scheme: str = "") -> None:
         raise ValueError(
             f"device '{device}': torch sees no GPU; check the driver with nvidia-smi, or use 'cpu'"
         )
-    model.to(device)
+    loaded.model.to(device)
     if scheme:
-        quantize(model, scheme)
-    pack(model)
+        quantize(loaded.model, scheme, stored=loaded.grouped)
+    pack(loaded.model)

@@ -72,7 +72,7 @@ def _load(options: ServeOptions, source: str) -> LoadedModel:
     # A tied head is the embedding's memory under a second name.
     once = {each.data_ptr(): each.numel() for each in loaded.model.parameters()}
     parameters = sum(once.values())
-    prepare(loaded.model, device=_device(options.device), scheme=options.quantize)
+    prepare(loaded, device=_device(options.device), scheme=options.quantize)
     _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
     return loaded
 
