@@ -2,6 +2,7 @@
 
     library     the compiled code, or None where it can't be had: then plain torch computes the same, more slowly
     function    one function of it, with the types of its arguments
+    usable_on   whether it computes with a tensor's numbers
 
 The compiled file stays in the user's cache folder (XDG_CACHE_HOME, else ~/.cache) under a name made of the sources,
 the compiler's options and the processor, so that a start after the first takes no time. COSTWATCH_NATIVE=no in the
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,10 @@ _ARGUMENTS = {
     "i": ctypes.c_int64,
     "f": ctypes.c_float,
 }
+
+
+# As numbers.h counts them.
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.float8_e4m3fn: 3}
 
 
 class NotCompiled(RuntimeError):
@@ -74,6 +80,17 @@ def function(name: str, arguments: str) -> Callable[..., None] | None:
     found.restype = None
     call: Callable[..., None] = found
     return call
+
+
+def usable_on(tensor: Tensor) -> bool:
+    """Whether native code can compute with this tensor's numbers."""
+    on_cpu = tensor.device.type == "cpu" and tensor.dtype in (torch.float32, torch.bfloat16)
+    return on_cpu and library() is not None
+
+
+def with_whole_rows(heads: Tensor) -> Tensor:
+    """heads [rows, n, head_dim], with each row in one piece."""
+    return heads if heads.stride()[1:] == (heads.shape[2], 1) else heads.contiguous()
 
 
 def cache_folder() -> Path:

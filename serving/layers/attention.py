@@ -3,6 +3,7 @@
     LayerCache       one layer's keys and values, in blocks
     PagedBatch       a step's rows: decode rows in front, then spans (chunks of prompts), then padding
     paged_attention  writes the rows' keys and values, then attends
+    attend           for rows whose keys and values are written already
 
 What a row gets depends on its own context only, not on who else is in the step.
 """
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+
+from serving.kernels import native_attention
 
 _LARGEST_CODE = 127
 
@@ -88,8 +91,17 @@ def paged_attention(
     """
     _write(key, cache.keys, cache.key_scales, batch.slots)
     _write(value, cache.values, cache.value_scales, batch.slots)
-    attended = torch.zeros_like(query)
+    return attend(query, cache, batch, window=window)
+
+
+def attend(
+    query: Tensor, cache: LayerCache, batch: PagedBatch, *, window: int | None = None
+) -> Tensor:
+    """Each row over its own context, which the cache holds. As paged_attention returns it."""
     decodes = len(batch.contexts)
+    if decodes == len(query):
+        return _decode(query, cache, batch, window)
+    attended = torch.zeros_like(query)
     if decodes:
         attended[:decodes] = _decode(query[:decodes], cache, batch, window)
     for span in batch.spans:
@@ -115,6 +127,8 @@ def _decode(query: Tensor, cache: LayerCache, batch: PagedBatch, window: int | N
         from serving.kernels.triton_decode import paged_decode  # takes seconds, and needs a GPU
 
         return paged_decode(query, cache, batch.tables, batch.contexts, window)
+    if native_attention.usable(query, cache):
+        return native_attention.paged_decode(query, cache, batch.tables, batch.contexts, window)
     return paged_decode_reference(query, cache, batch.tables, batch.contexts, window)
 
 
@@ -137,6 +151,15 @@ def _attend_one_row(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _attend(query: Tensor, cache: LayerCache, span: Span, window: int | None) -> Tensor:
+    if native_attention.usable(query, cache):
+        return native_attention.paged_span(query, cache, span.blocks, span.context, window)
+    return span_reference(query, cache, span, window)
+
+
+def span_reference(
+    query: Tensor, cache: LayerCache, span: Span, window: int | None = None
+) -> Tensor:
+    """The rows of one span over its context, which is gathered before."""
     first = 0 if window is None else max(0, span.context - span.rows + 1 - window)
     keys, values = _gather(cache, span.blocks, first, span.context, query.dtype)
     mask = span.mask

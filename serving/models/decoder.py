@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from serving.kernels import triton_jit
+from serving.kernels import native_decoder, triton_jit
 from serving.layers.attention import LayerCache, PagedBatch, paged_attention
 from serving.layers.mlp import GatedMLP
 from serving.layers.norm import RMSNorm
@@ -109,6 +109,8 @@ class Decoder(nn.Module):
             from serving.kernels import triton_decoder  # takes seconds, and needs a GPU
 
             return triton_decoder.forward(self, token_ids, positions, caches, batch)
+        if native_decoder.usable(self, caches):
+            return native_decoder.forward(self, token_ids, positions, caches, batch)
         hidden: Tensor = self.embed_tokens(token_ids)
         factor = self.config.rope.attention_factor
         angles = rotation(positions, self.inverse_frequencies, self.dtype, factor)

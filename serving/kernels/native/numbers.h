@@ -10,6 +10,9 @@
 #define UNUSED_WITHOUT_OPENMP(argument) (void)(argument)
 #endif
 
+/* A tensor's numbers; serving/kernels/native.py names them likewise. */
+enum { FP32, BF16, INT8, E4M3 };
+
 #define INLINE static inline __attribute__((always_inline, unused))
 
 INLINE float bits_to_float(uint32_t bits) {
@@ -31,6 +34,24 @@ INLINE uint16_t float_to_bf16(float value) { /* nearest, ties to even; a NaN sta
     uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1)) >> 16;
     uint32_t nan = (bits >> 16) | 0x40;
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+}
+
+INLINE float e4m3_to_float(uint8_t code) { /* one sign, four exponent and three mantissa bits; no infinity */
+    uint32_t magnitude = code & 0x7f, sign = (uint32_t)(code & 0x80) << 24;
+    float scaled = bits_to_float(magnitude << 20) * 0x1p120f; /* the exponents' biases differ by 120 */
+    uint32_t bits = magnitude == 0x7f ? 0x7fc00000u : float_to_bits(scaled);
+    return bits_to_float(bits | sign);
+}
+
+INLINE uint8_t float_to_e4m3(float value) { /* nearest, ties to even; NaN from 465 on, as torch has it */
+    uint32_t bits = float_to_bits(value), sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffffu;
+    if (magnitude >= 0x43e90000u) return (uint8_t)(sign | 0x7f);
+    if (magnitude < 0x3c800000u) { /* below 2^-6: steps of 2^-9, which adding 2^14 leaves in the last place */
+        float shifted = bits_to_float(magnitude) + 0x1p14f;
+        return (uint8_t)(sign | (float_to_bits(shifted) - float_to_bits(0x1p14f)));
+    }
+    magnitude += ((uint32_t)(7 - 127) << 23) + 0x7ffffu + (magnitude >> 20 & 1);
+    return (uint8_t)(sign | magnitude >> 20);
 }
 
 INLINE float round_to_bf16(float value) { return bf16_to_float(float_to_bf16(value)); }
