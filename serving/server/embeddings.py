@@ -113,6 +113,8 @@ class Embeddings(CallEndpoint):
         running = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
             return await _to_its_end(running)
+        except ValueError as error:
+            raise BadRequest(str(error), code="invalid_value", param="input") from error
         except Exception as error:
             bill.reason, bill.error = FinishReason.ERROR, repr(error)
             raise ServerFailure(f"the embedder failed: {error!r}", code="embedder_error") from error

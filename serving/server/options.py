@@ -24,6 +24,7 @@ class ServeOptions:
     dtype: str
     device: str
     quantize: str
+    embedder: str
     threads: int
     cache_dir: Path | None
     served_model_name: str
@@ -52,6 +53,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
         "",
         "weights in fewer bits: int8, int4, fp8 and what else serving.quantize has",
     )
+    parser.add("--embedder", str, "", "a second model, for /v1/embeddings; none by default")
     parser.add("--threads", _positive, 1, "CPU threads; leave a core to the rest of the machine")
     parser.add("--cache-dir", Path, None, "where converted weights are kept for the next start")
     parser.add("--served-model-name", str, "", "the name that clients ask for")

@@ -19,13 +19,14 @@ from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
 from serving.models.decoder import Decoder
 from serving.server.app import Access, build_app
+from serving.server.device_books import DeviceBooks
 from serving.server.http_server import HttpServer
 from serving.server.options import ServeOptions
 from serving.server.runtime import Served
 from serving.server.spans import Device
 from serving.server.starting import answering_not_yet
 from serving.server.telemetry import Telemetry
-from serving.weights import LoadedModel, load
+from serving.weights import Embedder, LoadedModel, load, load_embedder
 
 
 def serve(options: ServeOptions) -> int:
@@ -41,13 +42,14 @@ def serve(options: ServeOptions) -> int:
         with answering_not_yet(listener):
             loaded = _load(options, options.model)
             engine = Engine(loaded, config, draft_model=_draft_model(options, config))
+            embedder = _load_embedder(options)
             _say("warming up …")
             engine.start()
     except (ValueError, OSError) as error:
         sys.stderr.write(f"python -m serving: {error}\n")
         return 2
     with listener:
-        _run(options, listener, loaded, engine)
+        _run(options, listener, loaded, engine, embedder)
     return 0
 
 
@@ -83,6 +85,13 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _load_embedder(options: ServeOptions) -> Embedder | None:
+    if not options.embedder:
+        return None
+    _say(f"loading {options.embedder} …")
+    return load_embedder(options.embedder, device=_device(options.device))
+
+
 def _draft_model(options: ServeOptions, config: EngineConfig) -> Decoder | None:
     source = config.speculation.draft_source if config.speculation else ""
     return _load(options, source).model if source else None
@@ -102,12 +111,18 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
 
 
 def _run(
-    options: ServeOptions, listener: socket.socket, loaded: LoadedModel, engine: Engine
+    options: ServeOptions,
+    listener: socket.socket,
+    loaded: LoadedModel,
+    engine: Engine,
+    embedder: Embedder | None,
 ) -> None:
-    telemetry = Telemetry(device_of(loaded), engine.clock)
+    books = DeviceBooks(engine.clock)
+    telemetry = Telemetry(device_of(loaded), books.clock)
     try:
         served = served_model(loaded, engine, options.served_model_name)
-        app = build_app(served, engine, telemetry, Access(options.api_key))
+        access = Access(options.api_key)
+        app = build_app(served, engine, telemetry, access, embedder=embedder, books=books)
         host, port = listener.getsockname()[:2]
         ready = f"ready: {served.name} on http://{host}:{port}/v1 ({served.context_tokens} tokens of context)"
         with _signals_obeyed_once():

@@ -112,7 +112,7 @@ class Embedder(Protocol):
         """Token ids, with those around them that the model wants around a text."""
 
     def embed(self, batch: Sequence[Sequence[int]]) -> Sequence[Sequence[float]]:
-        """One vector for each text in token ids. Takes the device as long as it takes."""
+        """One vector for each text in token ids. Raises ValueError for one that the model can't read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,9 @@ class FakeEmbedder:
         self.go.wait(20)
         self.batches.append(len(batch))
         if any(bytes(each) == b"boom" for each in batch):
-            raise ValueError("the fake was told to fail")
+            raise RuntimeError("the fake was told to fail")
+        if any(max(each) > 255 for each in batch):
+            raise ValueError("text 0 has token ids beyond 0 … 255")
         return [[float(len(each)), each[0] / 256] for each in batch]
 
 

@@ -93,6 +93,8 @@ def test_the_models_are_both_listed_and_told_apart(client: openai.OpenAI) -> Non
         (["a", ""], {}, "input[1]"),
         (["a", ["b"]], {}, "input[1]"),
         (["a", "b" * 11], {}, "input"),
+        ([256], {}, "input"),
+        ([-1, 300], {}, "input"),
         (["a"] * 2_049, {}, "input"),
         ("a", {"dimensions": 1}, "dimensions"),
         ("a", {"encoding_format": "int8"}, "encoding_format"),

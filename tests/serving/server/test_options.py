@@ -27,6 +27,7 @@ def test_every_option_can_be_a_variable() -> None:
         "COSTWATCH_RUNTIME_MAX_WAITING": "4",
         "COSTWATCH_RUNTIME_KV_CACHE_MIB": "5",
         "COSTWATCH_RUNTIME_DRAIN_SECONDS": "6",
+        "COSTWATCH_RUNTIME_EMBEDDER": "e",
         "COSTWATCH_RUNTIME_API_KEY": "k",
     }
     options = read_options([], environment)
@@ -35,6 +36,7 @@ def test_every_option_can_be_a_variable() -> None:
     assert (options.served_model_name, options.api_key) == ("n", "k")
     assert (options.max_batch_requests, options.max_waiting) == (3, 4)
     assert (options.kv_cache_mib, options.drain_seconds) == (5, 6)
+    assert (options.embedder, read_options(["--model", "m"], {}).embedder) == ("e", "")
 
 
 def test_the_key_may_lie_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
