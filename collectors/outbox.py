@@ -2,6 +2,7 @@
 
     <folder>/<time>-<process>-<number>-<items>.traces    one gzipped body; the names sort by age
     <folder>/lock                                        held by whoever is sending; its time says when to try again
+    <folder>/receiver                                    for whom it is, without the key: for people who find it
 
 A body is written under another name and renamed, so nobody sends half of one. Whoever sends deletes after the answer:
 a crash between the two sends a body twice, which the receiver counts once. Several processes share a folder.
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 try:
     import fcntl
@@ -28,8 +30,10 @@ logger = logging.getLogger(__name__)
 DEFAULT_LIMIT_BYTES = 64 * 1024 * 1024
 MAX_BODIES = 20_000  # so that a listing stays short however small the bodies are
 KINDS = ("traces", "metrics")
+_RECEIVER = "receiver"
 LONGEST_PAUSE_SECONDS = 3600.0
 _HALF_WRITTEN_SECONDS = 3600
+_WAITED_SECONDS = 60  # who sends there has had its turn, or cannot
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,29 @@ class Waiting:
         return self.path.suffix[1:]
 
     @property
+    def kept_unix_ns(self) -> int:
+        """When it was put there."""
+        return int(self.path.name.partition("-")[0])
+
+    @property
     def items(self) -> int:
         """Spans or metrics in it."""
         return int(self.path.stem.rpartition("-")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What waits in another outbox beside ours: for another receiver, or under another key."""
+
+    folder: Path
+    receiver: str
+    items: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.items} spans and metrics wait for {self.receiver}, with another endpoint or key than this;"
+            f" a program that is started with these sends them, or remove {self.folder}"
+        )
 
 
 class Outbox:
@@ -105,13 +129,23 @@ class Outbox:
 
     def waiting(self) -> list[Waiting]:
         """What waits, the oldest first."""
+        return _waiting_in(self.folder)
+
+    def say_receiver(self, url: str) -> None:
+        """Write down for whom this is; whoever finds it after the endpoint was changed wants to know."""
+        parts = urlsplit(url)
+        known = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        with suppress(OSError):
+            (self.folder / _RECEIVER).write_text(known)
+
+    def left_beside(self) -> list[Left]:
+        """What has been waiting in other outboxes next to this one for longer than sending takes."""
         found = []
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(tuple(f".{kind}" for kind in KINDS)):
-                    with suppress(FileNotFoundError):  # somebody else has sent it meanwhile
-                        found.append(Waiting(Path(entry.path), entry.stat().st_size))
-        return sorted(found, key=lambda each: each.path.name)
+        with suppress(OSError):
+            for folder in sorted(self.folder.parent.iterdir()):
+                if folder != self.folder and (folder / "lock").exists():
+                    found += _left_in(folder)
+        return found
 
     @contextmanager
     def sending(self) -> Iterator[bool]:
@@ -150,6 +184,33 @@ class Outbox:
             with suppress(OSError):
                 if time.time() - half.stat().st_mtime > _HALF_WRITTEN_SECONDS:
                     half.unlink()
+
+
+def _waiting_in(folder: Path) -> list[Waiting]:
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(tuple(f".{kind}" for kind in KINDS)):
+                with suppress(FileNotFoundError):  # somebody else has sent it meanwhile
+                    found.append(Waiting(Path(entry.path), entry.stat().st_size))
+    return sorted(found, key=lambda each: each.path.name)
+
+
+def _left_in(folder: Path) -> list[Left]:
+    """Nothing, or one."""
+    until_ns = time.time_ns() - _WAITED_SECONDS * 10**9
+    with suppress(OSError, ValueError):  # another user's, or of somebody else's making
+        items = [each.items for each in _waiting_in(folder) if each.kept_unix_ns < until_ns]
+        if items:
+            return [Left(folder, _receiver_of(folder), sum(items))]
+    return []
+
+
+def _receiver_of(folder: Path) -> str:
+    try:
+        return (folder / _RECEIVER).read_text()
+    except OSError:
+        return "a receiver that an earlier version sent to"
 
 
 def _locks(handle: int) -> bool:

@@ -130,6 +130,9 @@ def configure(
             at_workers_exit(sender, _configured.shutdown)
     level = logging.WARNING if coverage.uncovered and not zero_code else logging.INFO
     logger.log(level, "costwatch %s; sends to %s", coverage, target.traces_url)
+    if sender is not None and not zero_code:
+        for left in sender.outbox.left_beside():
+            logger.warning("costwatch: %s", left)
     return _configured
 
 
@@ -226,6 +229,7 @@ def sender_to(target: Target) -> Sender | None:
     except OSError as error:
         logger.warning("costwatch keeps nothing through an outage of the receiver: %s", error)
         return None
+    outbox.say_receiver(target.traces_url)
     sender = Sender(outbox, urls, headers)
     atexit.register(sender.leave)  # before the providers' own, which come first then
     return sender

@@ -7,7 +7,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -76,6 +76,7 @@ class Sender:
 
     def _start(self) -> None:
         self._session: Any = None
+        self._ways: dict[str, dict[str, Any]] = {}  # by URL: proxies and certificates
         self._wake = threading.Event()
         self._idle = threading.Event()  # nothing waits, or what waits cannot be sent now
         threading.Thread(target=self._run, name="costwatch-sender", daemon=True).start()
@@ -200,9 +201,10 @@ class Sender:
 
     def _post(self, url: str, content: bytes) -> Any:
         if self._session is None:
-            self._session = _session()
+            self._session, self._ways = _session(self._urls.values())
         return self._session.post(
-            url, data=content, headers=self._headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False
+            url, data=content, headers=self._headers, timeout=_TIMEOUT_SECONDS, allow_redirects=False,
+            **self._ways[url],
         )  # fmt: skip
 
     def _note_partial_success(self, kind: str, content: bytes) -> None:
@@ -224,8 +226,12 @@ def _partial(kind: str, content: bytes) -> tuple[int, str]:
     return of_metrics.rejected_data_points, of_metrics.error_message
 
 
-def _session() -> Any:
-    """requests knows proxies and certificates from the environment; it is loaded when there is something to send."""
+def _session(urls: Iterable[str]) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """requests knows proxies and certificates from the environment; it is loaded when there is something to send.
+
+    It is asked once for each URL: for every request it would take as long as the request itself, and look for another
+    key in ~/.netrc.
+    """
     import requests
 
     session = requests.Session()
@@ -236,7 +242,9 @@ def _session() -> Any:
     key = environ.get("OTEL_EXPORTER_OTLP_CLIENT_KEY")
     if client:
         session.cert = (client, key) if key else client
-    return session
+    ways = {url: session.merge_environment_settings(url, {}, None, None, None) for url in urls}
+    session.trust_env = False
+    return session, ways
 
 
 def retry_after(said: str | None, now: Callable[[], float] = time.time) -> float | None:

@@ -50,6 +50,8 @@ def describe(configured: Configured) -> list[str]:
     coverage = configured.coverage
     team = os.environ.get("COSTWATCH_TEAM")
     lines = [f"sends to {configured.target.traces_url}" + (f" for team {team}" if team else "")]
+    if configured.sender is not None:
+        lines += map(str, configured.sender.outbox.left_beside())
     lines += [f"covers {library} by {by}" for library, by in coverage.covered.items()]
     if coverage.plain:
         lines.append(

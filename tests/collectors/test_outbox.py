@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -160,3 +161,21 @@ def test_the_folder_is_this_users_alone_and_can_be_named(
 )
 def test_retry_after_is_seconds_or_a_date(said: str | None, expected: float | None) -> None:
     assert retry_after(said, now=lambda: 1_795_392_000.0) == expected
+
+
+def test_what_waits_for_another_receiver_is_found_once_nobody_sends_it(tmp_path: Path) -> None:
+    other, ours, unknown = (Outbox(tmp_path / name) for name in ("other", "ours", "unknown"))
+    other.say_receiver("http://me:secret@old.example:4318/v1/traces")
+    with time_machine.travel(time.time() - 3600):
+        for outbox in (other, ours, unknown):
+            outbox.put("traces", b"long ago", 3)
+            outbox.put("metrics", b"long ago", 4)
+    other.put("traces", b"a moment ago", 5)
+    (tmp_path / "of somebody else").mkdir()
+    assert [(left.receiver, left.items, left.folder) for left in ours.left_beside()] == [
+        ("http://old.example:4318/v1/traces", 7, other.folder),
+        ("a receiver that an earlier version sent to", 7, unknown.folder),
+    ]
+    for body in other.waiting():
+        remove(body)
+    assert [left.folder for left in ours.left_beside()] == [unknown.folder]

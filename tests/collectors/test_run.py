@@ -186,6 +186,25 @@ def test_a_program_starts_even_where_nothing_can_be_collected(tmp_path: Path) ->
     assert ran.stderr.startswith("costwatch: nothing is collected: costwatch has no endpoint")
 
 
+def test_what_waits_for_an_endpoint_that_was_changed_is_mentioned_at_the_start(
+    tmp_path: Path,
+) -> None:
+    with providing() as (provider, _):
+        environ = environment(
+            tmp_path, PROVIDER_URL=provider, COSTWATCH_ENDPOINT="http://127.0.0.1:9"
+        )
+        collect(*script("one_call.py"), "lost-sight-of", environ=environ)
+    [body] = tmp_path.glob("*/*.traces")
+    body.rename(body.with_name("00" + body.name[2:]))  # long ago
+    environ["COSTWATCH_ENDPOINT"] = "http://127.0.0.1:10"
+    ran = collect(sys.executable, "-c", "", environ=environ)
+    assert (
+        "costwatch: 1 spans and metrics wait for http://127.0.0.1:9/v1/traces, with another endpoint"
+        " or key than this; a program that is started with these sends them, or remove"
+        f" {body.parent}\n" in ran.stderr
+    )
+
+
 def test_children_modules_and_forked_workers_are_collected_and_say_nothing(tmp_path: Path) -> None:
     with providing() as (provider, log), receiving() as (receiver, received):
         environ = environment(tmp_path, PROVIDER_URL=provider, COSTWATCH_ENDPOINT=receiver)

@@ -147,3 +147,22 @@ def test_leaving_does_not_wait_for_a_receiver_that_never_answers(tmp_path: Path)
         assert received.bodies == []
         has_left.set()
         until(lambda: not sends.outbox.waiting())
+
+
+def test_the_environments_proxy_is_used_and_another_key_of_a_netrc_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with receiving() as (proxy, received):
+        monkeypatch.setenv("http_proxy", proxy)
+        sends = sender(tmp_path / "outbox", "http://costwatch.example:4318")
+        sends.keep("traces", BODY, 1)
+        assert sends.flush(PATIENCE_SECONDS)
+    [(path, headers, _)] = received.bodies
+    assert path == "http://costwatch.example:4318/v1/traces"
+    assert headers["authorization"] == "Bearer cw_1"
