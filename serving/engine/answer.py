@@ -44,6 +44,7 @@ class Bill:
     recomputed_tokens: int = 0
     overrun_tokens: int = 0
     wasted_ns: int = 0
+    energy_uj: int | None = None  # None where the device has no counter
 
     def charge(self, share: Share, part: Slice, accepted_drafts: int, *, is_overrun: bool) -> None:
         """Add a step's share. is_overrun: the answer had ended before the step did."""
@@ -148,5 +149,6 @@ class Answer:
             accepted_draft_tokens=bill.accepted_draft_tokens,
             waste=bill.waste(),
             allocation_method=allocation_method,
+            energy_uj=bill.energy_uj,
             error=self.error,
         )

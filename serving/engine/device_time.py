@@ -25,7 +25,7 @@ class DeviceTime:
 
     def believable(self, device_ns: int | None, now_ns: int) -> int:
         """The device's word for a step that is over, but no more than can have passed; None: all of that."""
-        passed_ns = now_ns - self._started_ns - self._busy_ns - self._idle_ns
+        passed_ns = now_ns - self._started_ns - self.busy_ns - self._idle_ns
         return passed_ns if device_ns is None else min(device_ns, passed_ns)
 
     def attribute(self, device_ns: int) -> None:
@@ -36,7 +36,7 @@ class DeviceTime:
 
     def look(self, now_ns: int, *, is_idle: bool) -> None:
         """A moment between steps; is_idle: nothing is under way."""
-        idle_ns = now_ns - self._started_ns - self._busy_ns
+        idle_ns = now_ns - self._started_ns - self.busy_ns
         self._looked_idle_ns.append(idle_ns)
         if is_idle:
             self._looked_idle_ns.clear()
@@ -48,12 +48,12 @@ class DeviceTime:
         """Up to the last moment for which it is known."""
         return DeviceClock(
             started_unix_ns=self._started_unix_ns,
-            wall_ns=self._busy_ns + self._idle_ns,
+            wall_ns=self.busy_ns + self._idle_ns,
             attributed_ns=self._attributed_ns,
             unattributed_ns=self._unattributed_ns,
             idle_ns=self._idle_ns,
         )
 
     @property
-    def _busy_ns(self) -> int:
+    def busy_ns(self) -> int:
         return self._attributed_ns + self._unattributed_ns

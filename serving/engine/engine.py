@@ -13,6 +13,7 @@ from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
 from serving.engine.constraint import Grammars
+from serving.engine.energy import find_counter
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
 from serving.engine.request import (
@@ -102,6 +103,7 @@ class Engine:
             Limits(self.context_tokens, loaded.config.vocab_size),
             drafting=config.speculation is not None,
             attribution=config.attribution,
+            read_energy_uj=find_counter(loaded.model.device.type),
         )
         self._loaded = loaded
         self._grammars: Grammars | None = None

@@ -15,6 +15,7 @@ from serving.engine.accounting import NOTHING, Share, Work, WorkModel, attribute
 from serving.engine.admission import Limits, check
 from serving.engine.answer import Answer, Matcher, OnProgress, Vocabulary
 from serving.engine.device_time import DeviceTime
+from serving.engine.energy import Counter, EnergyBooks
 from serving.engine.request import (
     DeviceClock,
     FinishReason,
@@ -90,6 +91,7 @@ class StepLoop:
         *,
         drafting: bool = False,
         attribution: bool = True,
+        read_energy_uj: Counter | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.work_model = WorkModel()
@@ -103,6 +105,7 @@ class StepLoop:
         self._prefixes = PrefixShadow()
         self._answered = RequestShadow()
         self._time = DeviceTime(now_ns(), time.time_ns())
+        self._energy = read_energy_uj and EnergyBooks(read_energy_uj, now_ns())
         self._under_way = 0
 
     def submit(
@@ -177,7 +180,7 @@ class StepLoop:
         deliveries: list[Delivery] = []
         for part in step.slices:
             answer = self._answers[part.request_id]
-            answer.bill.charge(shares[part.request_id], part, 0, is_overrun=answer.is_over)
+            self._charge(answer, part, shares[part.request_id], 0)
             self.scheduler.settle(part, part.drafts)
             deliveries += (
                 self._leave(answer)
@@ -195,14 +198,14 @@ class StepLoop:
     def settle_preparation(self) -> None:
         """What was done since the step began was for nobody, and no step that teaches anything."""
         self._under_way -= 1
-        self._time.leave_unattributed(self._time.believable(None, self._now_ns()))
+        self._leave_unattributed(self._time.believable(None, self._now_ns()))
         self._look()
 
     def settle_warm_up(self, step: Step, result: StepResult) -> None:
         """A step for nobody: its time is unattributed, and what it teaches about steps is kept."""
         self._under_way -= 1
         device_ns = self._time.believable(result.device_ns, self._now_ns())
-        self._time.leave_unattributed(device_ns)
+        self._leave_unattributed(device_ns)
         self.work_model.observe(device_ns, _works(step.slices).values(), anchor=True)
         self._look()
 
@@ -220,7 +223,20 @@ class StepLoop:
     def _look(self) -> int:
         now_ns = self._now_ns()
         self._time.look(now_ns, is_idle=not self._under_way)
+        if self._energy is not None:
+            self._energy.look(now_ns, self._time.busy_ns)
         return now_ns
+
+    def _leave_unattributed(self, device_ns: int) -> None:
+        self._time.leave_unattributed(device_ns)
+        if self._energy is not None:
+            self._energy.charge(device_ns)
+
+    def _charge(self, answer: Answer, part: Slice, share: Share, accepted_drafts: int) -> None:
+        answer.bill.charge(share, part, accepted_drafts, is_overrun=answer.is_over)
+        if self._energy is not None:
+            before_uj = answer.bill.energy_uj or 0
+            answer.bill.energy_uj = before_uj + self._energy.charge(share.device_ns)
 
     def _with_mask(self, part: Slice) -> Slice:
         matcher = self._answers[part.request_id].matcher
@@ -244,7 +260,7 @@ class StepLoop:
         self.totals.steps += 1
         believed_ns = self._time.believable(device_ns, self._now_ns())
         if not self._attribution:
-            self._time.leave_unattributed(believed_ns)
+            self._leave_unattributed(believed_ns)
             return {part.request_id: NOTHING for part in step.slices}
         self._time.attribute(believed_ns)
         works = _works(step.slices)
@@ -257,7 +273,7 @@ class StepLoop:
         answer = self._answers[part.request_id]
         tokens = result.tokens.get(part.request_id, ())
         accepted = _accepted(part, result) if part.drafts else 0
-        answer.bill.charge(share, part, accepted, is_overrun=answer.is_over)
+        self._charge(answer, part, share, accepted)
         self.scheduler.settle(part, part.drafts - accepted)
         self.totals.draft_tokens += part.drafts
         self.totals.accepted_draft_tokens += accepted

@@ -151,11 +151,17 @@ def _costs(call: CallRecord, device: Device) -> dict[str, Attribute | None]:
         semconv.DEVICE_NS: sum(each.device_ns for each in call.finished),
         semconv.DEVICE_NS_MARGINAL: sum(each.device_ns_marginal for each in call.finished),
         semconv.DEVICE_NS_ALONE: sum(each.device_ns_alone for each in call.finished),
+        semconv.ENERGY_UJ: _energy_uj(call.finished),
         semconv.DEVICE_TYPE: device.type,
         semconv.ALLOCATION_METHOD: MEASURED,
         semconv.PREFIX_REPEATED_TOKENS: sum(map(_repeated_and_computed, call.finished)),
         semconv.REQUEST_REPEATED: all(each.request_repeated for each in call.finished),
     }
+
+
+def _energy_uj(finished: tuple[Finished, ...]) -> int | None:
+    known = [each.energy_uj for each in finished if each.energy_uj is not None]
+    return sum(known) if known else None
 
 
 def _repeated_and_computed(finished: Finished) -> int:

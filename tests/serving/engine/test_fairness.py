@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.fairness import FairShare
@@ -34,6 +34,7 @@ def served_tokens(loop: StepLoop, steps: int) -> Counter[str]:
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 20))
 
 
+@settings(deadline=None)
 @given(sizes, sizes, st.integers(1, 4))
 def test_two_teams_at_work_never_drift_apart(
     a: tuple[int, int], b: tuple[int, int], max_batch_requests: int
@@ -52,7 +53,7 @@ def test_two_teams_at_work_never_drift_apart(
                 f"{team}{number}", [1] * prompt_tokens, max_tokens, team=team, ignore_eos=True
             )
             loop.submit(request, Listener())
-    given = served_tokens(loop, steps=60)
+    given = served_tokens(loop, steps=30)  # before any team has all of its answers
     # One request more than the other team, and a step: the bound of the paper.
     largest = max(prompt + 2 * answer for prompt, answer in (a, b))
     assert abs(given["a"] - given["b"]) <= max_batch_requests * largest + 2 * BUDGET

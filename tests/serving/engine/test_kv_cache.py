@@ -1,6 +1,6 @@
 """Who holds which block."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.kv_cache import BlockPool
@@ -19,6 +19,7 @@ moves = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(1, 8), moves)
 def test_no_block_is_lost_or_given_twice(
     blocks: int, block_tokens: int, moves: list[tuple]
