@@ -86,8 +86,9 @@ class _Sayings:
 
 def _rope_scaling(say: _Sayings) -> dict[str, Any] | None:
     """config.json's rope_scaling. Other kinds go through under their names, and are refused by them."""
-    kind = say("rope.scaling.type", "none")
-    factor = say("rope.scaling.factor", say("rope.scale_linear", 0.0))
+    early = say("rope.scale_linear", 0.0)  # how files of 2023 say it
+    kind = say("rope.scaling.type", "linear" if early else "none")
+    factor = say("rope.scaling.factor", early)
     if kind == "none" or not factor:
         return None
     if kind == "yarn":

@@ -22,7 +22,7 @@ class InBlocks:
         config = model.config
         shape = (count + 3, BLOCK_TOKENS, config.num_key_value_heads, config.head_dim)
         self.caches = [
-            LayerCache(torch.full(shape, torch.nan), torch.full(shape, torch.nan))
+            LayerCache(*(torch.full(shape, torch.nan, dtype=model.dtype) for _ in range(2)))
             for _ in range(config.num_hidden_layers)
         ]
         self.length = 0

