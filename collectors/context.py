@@ -78,7 +78,11 @@ class TagSpans(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         # A server's parent context comes from request headers and knows nothing of the block that runs it.
-        tags = {**self.defaults, **current_tags(get_current()), **current_tags(parent_context)}
+        here = current_tags(get_current())
+        above = here if parent_context is None else current_tags(parent_context)
+        if not (here or above or self.defaults):
+            return
+        tags = {**self.defaults, **here, **above}
         said = span.attributes or {}
         for name, value in tags.items():
             if name not in said:

@@ -104,7 +104,8 @@ def _simple_attributes(span: ReadableSpan) -> bytes | None:
         return None
     if span.dropped_attributes or span.dropped_events or span.dropped_links:
         return None
-    said = dict(span.attributes or {})
+    attributes: Any = span.attributes
+    said: dict[str, Any] = attributes.copy() if attributes else {}  # dict() would lock for each
     if not all(type(value) in _PLAIN or _is_texts(value) for value in said.values()):
         return None
     return encode_attributes(said)

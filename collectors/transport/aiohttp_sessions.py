@@ -58,6 +58,8 @@ def _body(session: Any, options: dict[str, Any]) -> object:
 
 def _watch_response(response: Any, watch: Watch, watched_class: Any, *, is_decoded: bool) -> None:
     watch.answered(response.status)
+    if not watch.reads_body:
+        return
     try:
         encoding = "" if is_decoded else response.headers.get("content-encoding", "")
         watch.expect(encoding)

@@ -110,7 +110,13 @@ def _quietly(does: Callable[_P, None]) -> Callable[_P, None]:
 
 
 class Watch:
-    """What a client's transport tells about one request; every method may be called twice, or never."""
+    """What a client's transport tells about one request; every method may be called twice, or never.
+
+    reads_body   whether it wants to be told of more than the answer's headers
+    """
+
+    __slots__ = ()
+    reads_body = False
 
     def answered(self, status: int) -> None:
         """The answer's headers are here."""
@@ -138,6 +144,7 @@ class Call(Watch):
         "_body", "_context", "_destination", "_ended_unix_ns", "_error_type", "_excerpt", "_first_chunk_unix_ns",
         "_has_ended", "_is_over", "_spans", "_started_unix_ns", "_status",
     )  # fmt: skip
+    reads_body = True
 
     def __init__(self, spans: Spans, destination: Destination, body: object) -> None:
         self._spans = spans

@@ -53,6 +53,8 @@ def patch(httpx: ModuleType) -> None:
 
 def _watched(response: Any, watch: Watch, stream_class: Any) -> Any:
     watch.answered(response.status_code)
+    if not watch.reads_body:
+        return response
     watch.expect(response.headers.get("content-encoding", ""))
     response.stream = stream_class(response.stream, watch)
     return response

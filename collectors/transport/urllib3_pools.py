@@ -50,6 +50,8 @@ def _whole(pool: Any, url: str) -> str:
 
 def _watch_response(response: Any, watch: Watch) -> None:
     watch.answered(response.status)
+    if not watch.reads_body:
+        return
     try:
         _read_or_watch(response, watch)
     except Exception as error:  # an unusual response class: the call stands, its usage is unknown
