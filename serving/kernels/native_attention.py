@@ -20,11 +20,13 @@ from serving.kernels import native
 if TYPE_CHECKING:
     from serving.layers.attention import LayerCache
 
-_LARGEST_HEAD_DIM = 256  # MAX_DIM in attention.c
+# MAX_DIM and MAX_QUERIES in attention.c
+_LARGEST_HEAD_DIM = 256
+_MOST_HEADS = 160
 
 
 def usable(query: Tensor, cache: LayerCache) -> bool:
-    return native.usable_on(query) and fits(cache)
+    return native.usable_on(query) and query.shape[1] <= _MOST_HEADS and fits(cache)
 
 
 def fits(cache: LayerCache) -> bool:

@@ -76,6 +76,22 @@ def test_a_row_is_the_same_to_the_bit_alone_in_a_batch_and_as_part_of_a_prompt(
         assert torch.equal(alone[0], together[row])
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    context=st.integers(100, LONG), window=st.none() | st.integers(1, LONG), seed=st.integers(0, 99)
+)
+def test_threads_share_one_long_context_without_a_trace(
+    context: int, window: int | None, seed: int
+) -> None:
+    case = Case((context,), (), 0, 2, 3, 64, window, torch.bfloat16, torch.bfloat16, seed)
+    step = written(case)
+    alone = attend(step.query, step.cache, step.batch, window=window)
+    torch.set_num_threads(2)
+    shared = attend(step.query, step.cache, step.batch, window=window)
+    torch.set_num_threads(1)
+    assert torch.equal(alone, shared)
+
+
 def rows_of(case: Case, step: Step) -> list[tuple[Tensor, int]]:
     """Every row's blocks and context, as if it were decoded."""
     rows = list(zip(step.batch.tables, case.contexts, strict=True))
