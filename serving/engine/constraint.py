@@ -9,7 +9,7 @@ xgrammar does the matching; grammar_process.py compiles, where it can be ended.
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,12 +23,15 @@ from serving.weights.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import xgrammar
 
+TokenId = Callable[[str], int | None]
+
 _MOST_CHARACTERS = 1 << 18
 _CACHE_BYTES = 256 << 20
 _REMEMBERED_REFUSALS = 256
 # Special tokens are no text: said inside a string, the decoder would drop them. Written as the byte 0xFF, which no
 # UTF-8 holds, a constraint can only ask for them by id; a raw vocabulary can't be written so, and they are forbidden.
 _NO_TEXT = {"BYTE_LEVEL": "ÿ", "BYTE_FALLBACK": "<0xFF>", "RAW": ""}
+_NAMES_TOKENS = frozenset({"token", "trigger_tokens", "exclude_tokens"})
 _ANY_OBJECT = '{"type": "object"}'
 
 
@@ -44,7 +47,7 @@ class Grammars:
         self, tokenizer: Tokenizer, vocab_size: int, *, compile_seconds: float = 10.0
     ) -> None:
         vocabulary = _vocabulary(tokenizer, vocab_size)
-        self._special: Mapping[str, int] = vocabulary.pop("special")
+        self._token_id: TokenId = tokenizer.backend.token_to_id
         self._info = tokenizer_info(vocabulary)
         self._process = GrammarProcess(vocabulary, compile_seconds)
         self._lock = threading.Lock()
@@ -73,7 +76,7 @@ class Grammars:
         import xgrammar
 
         try:
-            serialized = self._process.compile(*_source(constraint, self._special))
+            serialized = self._process.compile(*_source(constraint, self._token_id))
         except RequestRefused as refusal:
             self._remember_refusal(constraint, str(refusal))
             raise
@@ -140,7 +143,7 @@ def _bit(index: int) -> int:
     return (1 << index) - (1 << 32 if index == 31 else 0)
 
 
-def _source(constraint: Constraint, special: Mapping[str, int]) -> tuple[str, str]:
+def _source(constraint: Constraint, token_id: TokenId) -> tuple[str, str]:
     """(kind, text) for the compiler. Raises RequestRefused."""
     kind, text = constraint.kind, constraint.text
     if len(text) > _MOST_CHARACTERS:
@@ -152,7 +155,7 @@ def _source(constraint: Constraint, special: Mapping[str, int]) -> tuple[str, st
     if kind is ConstraintKind.JSON_SCHEMA:
         check_schema(_parsed(kind, text))
     if kind is ConstraintKind.STRUCTURAL_TAG:
-        return kind.value, json.dumps(_prepared(_parsed(kind, text), special))
+        return kind.value, json.dumps(_prepared(_parsed(kind, text), token_id))
     return kind.value, text
 
 
@@ -163,22 +166,34 @@ def _parsed(kind: ConstraintKind, text: str) -> Any:
         raise RequestRefused(f"the {kind} can't be used: it is no JSON: {error}") from error
 
 
-def _prepared(tag: Any, special: Mapping[str, int]) -> Any:
-    """A structural tag with its schemas checked, and its special tokens named by id since they have no text here."""
+def _prepared(tag: Any, token_id: TokenId) -> Any:
+    """A structural tag with its schemas checked, and its tokens named by id, since special ones have no text here."""
     if isinstance(tag, list):
-        return [_prepared(each, special) for each in tag]
+        return [_prepared(each, token_id) for each in tag]
     if not isinstance(tag, dict):
         return tag
     if "json_schema" in tag:
         check_schema(tag["json_schema"])
         return tag
-    if tag.get("type") == "token" and tag.get("token") in special:
-        return tag | {"token": special[tag["token"]]}
-    return {name: _prepared(each, special) for name, each in tag.items()}
+    return {
+        name: _numbered(each, token_id) if name in _NAMES_TOKENS else _prepared(each, token_id)
+        for name, each in tag.items()
+    }
+
+
+def _numbered(token: Any, token_id: TokenId) -> Any:
+    if isinstance(token, list):
+        return [_numbered(each, token_id) for each in token]
+    if not isinstance(token, str):
+        return token
+    found = token_id(token)
+    if found is None:
+        raise RequestRefused(f"the structural_tag can't be used: the model has no token {token!r}")
+    return found
 
 
 def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
-    """What tokenizer_info() takes, and the ids of the special tokens by their names."""
+    """What tokenizer_info() takes."""
     description = json.loads(tokenizer.backend.to_str())
     kind = _how_bytes_are_spelt(description.get("decoder"))
     special = {
@@ -193,7 +208,6 @@ def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
         "kind": kind,
         "vocab_size": vocab_size,
         "stop_token_ids": sorted(tokenizer.eos_token_ids) or None,
-        "special": special,
     }
 
 

@@ -37,6 +37,8 @@ _MEMORY_BYTES = 4 << 30  # of addresses, most of which are libraries
 _GRAMMAR_BYTES = 32 << 20
 _TRIAL_TOKENS = 100
 _TRIAL_CPU_SECONDS = 1.0  # 10 ms a token; an ordinary schema takes a hundredth of this
+_BARE_LETTERS = re.compile(re.escape(r"characters ::= (([^\"\\\r\n]))"))
+_JSON_LETTERS = r'characters ::= (([^\\0-\\x1f\\"\\\\]) | ("\\\\" basic_escape))'
 _CHUNK_BYTES = 1 << 20
 Ids = NDArray[np.int64]
 _WHERE = re.compile(r"\[[\d:]+\] \S+?:\d+: |Check failed: \(.*?\) is (?:true|false): ")
@@ -164,19 +166,29 @@ def tokenizer_info(vocabulary: Mapping[str, Any]) -> "xgrammar.TokenizerInfo":
 
 
 def _compiled(compiler: "xgrammar.GrammarCompiler", lengths: Ids, kind: str, text: str) -> str:
-    compilers: Mapping[str, Callable[[str], xgrammar.CompiledGrammar]] = {
-        "json_schema": compiler.compile_json_schema,
-        "regex": compiler.compile_regex,
-        "grammar": compiler.compile_grammar,
-        "structural_tag": compiler.compile_structural_tag,
-    }
-    grammar = compilers[kind](text)
+    grammar = compiler.compile_grammar(_parsed(kind, text))
     if grammar.memory_size_bytes > _GRAMMAR_BYTES:
         raise RequestRefused(
             f"it takes {grammar.memory_size_bytes >> 20} MiB; at most {_GRAMMAR_BYTES >> 20} are allowed"
         )
     _try_out(grammar, lengths)
     return str(grammar.serialize_json())
+
+
+def _parsed(kind: str, text: str) -> "xgrammar.Grammar":
+    import xgrammar
+
+    parsers: Mapping[str, Callable[[str], xgrammar.Grammar]] = {
+        "json_schema": xgrammar.Grammar.from_json_schema,
+        "regex": xgrammar.Grammar.from_regex,
+        "grammar": xgrammar.Grammar.from_ebnf,
+        "structural_tag": xgrammar.Grammar.from_structural_tag,
+    }
+    grammar = parsers[kind](text)
+    if kind not in ("json_schema", "structural_tag") or not _BARE_LETTERS.search(str(grammar)):
+        return grammar
+    # A string of bounded length may hold raw control characters in xgrammar 0.2, which is no JSON, and no escapes.
+    return xgrammar.Grammar.from_ebnf(_BARE_LETTERS.sub(_JSON_LETTERS, str(grammar)))
 
 
 def _try_out(grammar: "xgrammar.CompiledGrammar", lengths: Ids) -> None:

@@ -23,7 +23,8 @@ class Tokenizer:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._backend = tokenizers.Tokenizer.from_str(checkpoint.tokenizer_json)
         self._special = _special_tokens(checkpoint.tokenizer_config)
-        self._template = _compile_template(checkpoint.tokenizer_config)
+        self._sources = _template_sources(checkpoint.tokenizer_config)
+        self._templates = {name: _compile(source) for name, source in self._sources.items()}
         self.eos_token_ids = self._eos_token_ids(checkpoint.config)
         self.vocab_size: int = self._backend.get_vocab_size()
 
@@ -34,7 +35,12 @@ class Tokenizer:
 
     @property
     def has_chat_template(self) -> bool:
-        return self._template is not None
+        return "default" in self._templates
+
+    @property
+    def tool_template(self) -> str | None:
+        """The text of the chat template that a conversation with tools is written by; None: there is none."""
+        return self._sources.get("tool_use", self._sources.get("default"))
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids. add_special_tokens puts those around it that the model wants around a bare text."""
@@ -47,23 +53,40 @@ class Tokenizer:
         return text
 
     def chat_prompt(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
     ) -> str:
-        """The prompt text of messages ({"role": …, "content": text}). Raises ChatTemplateError."""
-        if self._template is None:
+        """The prompt text of messages ({"role": …, "content": text}). Raises ChatTemplateError.
+
+        tools   what may be called, as OpenAI's API describes it; None where nothing may
+        """
+        template = self._templates.get("default")
+        if tools is not None:
+            template = self._templates.get("tool_use", template)
+        if template is None:
             raise ChatTemplateError("the model has no chat template; send it a prompt to complete")
         try:
-            return self._template.render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **self._special
+            return template.render(
+                messages=messages,
+                tools=tools,
+                add_generation_prompt=add_generation_prompt,
+                **self._special,
             )
         except (TemplateError, TypeError) as error:
             raise ChatTemplateError(
                 f"the messages do not fit the model's chat template: {error}"
             ) from error
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
         """Token ids of the prompt that asks for the next answer. Raises ChatTemplateError."""
-        return self.encode(self.chat_prompt(messages), add_special_tokens=False)
+        return self.encode(self.chat_prompt(messages, tools=tools), add_special_tokens=False)
 
     def _eos_token_ids(self, config: Mapping[str, Any]) -> frozenset[int]:
         configured = config.get("eos_token_id")
@@ -82,13 +105,17 @@ def _special_tokens(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
-def _compile_template(tokenizer_config: Mapping[str, Any]) -> Template | None:
-    """The template comes with the weights, from anybody: it runs in a sandbox that can reach nothing."""
+def _template_sources(tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates' texts: "default", and "tool_use" where the model has one of its own for tools."""
     source = tokenizer_config.get("chat_template")
     if isinstance(source, list):
-        source = next((named["template"] for named in source if named["name"] == "default"), None)
-    if source is None:
-        return None
+        named = {each["name"]: each["template"] for each in source}
+        return {name: named[name] for name in ("default", "tool_use") if name in named}
+    return {} if source is None else {"default": source}
+
+
+def _compile(source: str) -> Template:
+    """The template comes with the weights, from anybody: it runs in a sandbox that can reach nothing."""
     sandbox = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
     )
@@ -99,8 +126,20 @@ def _compile_template(tokenizer_config: Mapping[str, Any]) -> Template | None:
 
 
 # What templates expect to find: the names and their meanings are transformers'.
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _refuse_messages(message: str) -> NoReturn:
