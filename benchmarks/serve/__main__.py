@@ -13,10 +13,11 @@ import argparse
 import os
 import platform
 import shlex
+import signal
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from benchmarks.serve.cast import Environments, cast
 from benchmarks.serve.folders import folder_of
 from benchmarks.serve.load_clients import CLIENTS, Client, Profile
 from benchmarks.serve.parties import HttpServer, NotMeasured, Party, Worker, awake
+from benchmarks.serve.peer_settings import DISTRIBUTIONS, described
 from benchmarks.serve.peers import MAX_STREAMS, Setting
 from benchmarks.serve.rounds import measure, started
 from benchmarks.serve.rows import SERVER, Sizes, rows
@@ -37,6 +39,8 @@ from serving.weights import Tokenizer, load
 def main() -> None:
     options = _options()
     load_before = os.getloadavg()[0]
+    # who is told to stop still ends the parties: they sleep, and would never end by themselves
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         setting, tokenizer = _setting(options, Path(scratch))
         sizes = _sizes(options)
@@ -45,7 +49,7 @@ def main() -> None:
         parties = stack.enter_context(started(starts, why_not))
         sides = [side for row in wanted for side in ((row.ours,), row.peers)]
         rates = measure(parties, tokenizer, sides, why_not, options.rounds)
-        about = _about(parties)
+        about = _about(options, parties)
         clients = _clients_table(options, setting, sizes, parties)
     print(_head(options, sizes, load_before))
     print(report.table(wanted, rates))
@@ -61,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--answer-tokens", type=int, default=64)
-    for peer in ("transformers", "vllm", "llama", "guidellm", "aiperf"):
+    for peer in DISTRIBUTIONS:
         parser.add_argument(f"--{peer}", type=Path, metavar="ENV")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -74,13 +78,14 @@ def _environments(options: argparse.Namespace) -> Environments:
     return Environments(options.transformers, options.vllm, options.llama)
 
 
-def _about(parties: Mapping[str, Party]) -> list[str]:
-    """What peers say of how they were built."""
-    found = []
+def _about(options: argparse.Namespace, parties: Mapping[str, Party]) -> list[str]:
+    """Versions and settings of the peers, and what they say of how they were built."""
+    named = {name: getattr(options, name) for name in DISTRIBUTIONS if getattr(options, name)}
+    found = [described(name, environment) for name, environment in named.items()]
     for party in parties.values():
         if isinstance(party, Worker) and party.says_how_built:
-            with awake(party):
-                found.append(str(party.say({"about": True})["about"]))
+            with suppress(NotMeasured), awake(party):
+                found.append(f"llama.cpp says of itself: {party.say({'about': True})['about']}")
     return list(dict.fromkeys(found))
 
 
@@ -138,19 +143,25 @@ def _client_line(
 
 def _head(options: argparse.Namespace, sizes: Sizes, load_before: float) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    command = shlex.join(["python", "-m", "benchmarks.serve", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "benchmarks.serve", *_said(options)])
     machine = f"{os.cpu_count()} cores ({_processor()}), load before {load_before:.1f}"
     asked = f"{sizes.prompt_tokens} prompt and {sizes.answer_tokens} output tokens"
     return "\n".join(
         [
             f"`{command}`",
             "",
-            f"{options.model}, {options.dtype}, {options.threads} threads for everybody, {machine}; {packages}; {asked} "
+            f"{options.model}, {options.dtype}, {options.threads} thread(s) for everybody, {machine}; {packages}; {asked} "
             f"where nothing else is said, greedy; median of {options.rounds} interleaved rounds (least–most), prompts new "
             "in each; streams' times include their prompts, batch 1 is from the first token on.",
             "",
         ]
     )
+
+
+def _said(options: argparse.Namespace) -> list[str]:
+    """The command line, without where this machine has its environments."""
+    environments = {str(getattr(options, name)) for name in DISTRIBUTIONS}
+    return ["ENV" if each in environments else each for each in sys.argv[1:]]
 
 
 def _processor() -> str:

@@ -12,7 +12,6 @@ MAX_STREAMS = 32
 _LLAMA = Path(__file__).with_name("llama_worker.py")
 _CONTEXT_TOKENS = "2048"
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-# What vLLM's own documentation wants in front of every other library, where the environment has it.
 _PRELOADED = ("libtcmalloc_minimal.so.4", "libiomp5.so")
 
 Start = Callable[[], Party]
@@ -104,14 +103,18 @@ def vllm(environment: Path, setting: Setting) -> Start:
     return start
 
 
+def preloaded(environment: Path) -> list[Path]:
+    """The libraries that vLLM's documentation wants in front of every other, where the environment has them."""
+    return [path for name in _PRELOADED for path in environment.glob(f"lib/**/{name}")]
+
+
 def _vllm_environment(environment: Path, setting: Setting) -> Mapping[str, str]:
-    found = [path for name in _PRELOADED for path in environment.glob(f"lib/**/{name}")]
     return {
         **_OFFLINE,
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, setting.cores)),
         "VLLM_NO_USAGE_STATS": "1",
-        "LD_PRELOAD": ":".join(map(str, found)),
+        "LD_PRELOAD": ":".join(map(str, preloaded(environment))),
     }
 
 

@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from benchmarks.serve.rounds import Rates
 from benchmarks.serve.rows import Row
 
+_ALIKE = (
+    "int8 and int4 round weights only; int4-dynamic rounds activations to 8 bits too, as llama.cpp does. With four bits our "
+    "head has eight, as the file has it. Every party is a process of its own, and all but the one that is asked are stopped; "
+    "servers are asked by one small client, which shares their cores."
+)
+
 
 def table(all_rows: Sequence[Row], rates: Rates) -> str:
     head = "| work | peer | costwatch, tokens/s | peer, tokens/s | ratio (least–most) | at least | aim |"
@@ -47,16 +53,16 @@ def _spread(values: Sequence[float] | None, digits: int) -> str:
 
 
 def notes(all_rows: Sequence[Row], rates: Rates, about: Sequence[str]) -> str:
-    """Which settings of the peers were the best, and how they were built."""
+    """Which settings of the peers were the best, how they were set and built, and what is not alike."""
     won = [f"{row.peer} in '{row.work}': {best}" for row in all_rows if (best := _best(row, rates))]
-    lines = [f"Best of the settings that were tried: {'; '.join(won)}."] if won else []
-    lines += [f"llama.cpp is {each}." for each in about]
-    return "\n".join(["", *lines])
+    lines = [_ALIKE, *(f"{each}." for each in about)]
+    lines += [f"Best of the settings that were tried: {'; '.join(won)}."] if won else []
+    return "\n".join(["", *(f"- {line}" for line in lines)])
 
 
 def _best(row: Row, rates: Rates) -> str:
-    """The party whose median is highest, where there were several."""
+    """The setting whose median is highest, where there were several."""
     tried = [way for way in row.peers if way.name not in rates.missing]
     if len(row.peers) < 2 or not tried:
         return ""
-    return max(tried, key=lambda way: statistics.median(rates.best([way]) or [0.0])).party
+    return max(tried, key=lambda way: statistics.median(rates.best([way]) or [0.0])).setting

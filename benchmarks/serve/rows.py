@@ -51,24 +51,31 @@ def party(name: str, threads: int) -> str:
 
 
 def _batch_1(alone: Work, threads: int) -> list[Row]:
-    def row(scheme: str, peer: str, peers: Sequence[str], least: float, aim: float) -> Row:
+    def row(scheme: str, peer: str, peers: Sequence[Way], least: float, aim: float) -> Row:
         title = f"batch 1 decode, {scheme or 'bf16'}, {threads} thread{'s' * (threads > 1)}"
         return Row(
             title,
             peer,
             Way(alone, party(ENGINE, threads), {"scheme": scheme, "prefix_cache": True}),
-            tuple(Way(alone, party(name, threads)) for name in peers),
+            tuple(peers),
             least,
             aim,
         )
 
-    llama = [f"{LLAMA}, {attention}" for attention in ATTENTIONS]
+    generate = _generate(alone, threads)
+    llama = [Way(alone, party(f"{LLAMA}, {attention}", threads)) for attention in ATTENTIONS]
     return [
-        row("", "transformers", [GENERATE], 1.1, 1.5),
-        row("int8", "transformers bf16", [GENERATE], 2, 3),
-        row("int4", "transformers bf16", [GENERATE], 3, 4.5),
+        row("", "transformers", generate, 1.1, 1.5),
+        row("int8", "transformers bf16", generate, 2, 3),
+        row("int4", "transformers bf16", generate, 3, 4.5),
         row("int4-dynamic", "llama.cpp, the same GGUF (Q4_1)", llama, 0.7, 1.0),
     ]
+
+
+def _generate(work: Work, threads: int) -> list[Way]:
+    """transformers by each of its attentions that run on a CPU."""
+    names = ("sdpa", "eager")
+    return [Way(work, party(GENERATE, threads), {"attention": name}) for name in names]
 
 
 def _streams(sizes: Sizes, streams: int, threads: int) -> list[Row]:
@@ -78,7 +85,7 @@ def _streams(sizes: Sizes, streams: int, threads: int) -> list[Row]:
     title = f"{streams} streams through HTTP, bf16"
     ours = Way(work, SERVER)
     served = tuple(Way(work, name) for name in (SERVE_CONTINUOUS, SERVE))
-    static = (Way(work, party(GENERATE, threads)),)
+    static = tuple(_generate(work, threads))
     return [
         Row(title, "transformers serve", ours, served, 1.3, 3),
         Row(title, f"transformers generate, one batch of {streams}, no HTTP", ours, static, 1.3, 3),

@@ -54,16 +54,20 @@ def prompt_rate(work: Work, took: Took) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A party that does a work. engine: which of our engines, in a worker that holds several."""
+    """A party that does a work. engine: how, in a worker that can do it in several ways."""
 
     work: Work
     party: str
     engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
+    def setting(self) -> str:
         which = ", ".join(f"{name} {value}" for name, value in self.engine.items())
-        return f"{self.work.name} by {self.party}" + (f" ({which})" if which else "")
+        return self.party + (f" ({which})" if which else "")
+
+    @property
+    def name(self) -> str:
+        return f"{self.work.name} by {self.setting}"
 
     def ask(self, tokens: Tokenizer, seed: str, answer_part: float = 1.0) -> Ask:
         asked = self.work.ask(tokens, seed)
