@@ -35,6 +35,7 @@ from serving.models.unsupported import UnsupportedModel
 from serving.weights.checkpoint import Checkpoint, json_if_there, read_folder, read_json_list
 from serving.weights.not_loaded import ModelNotLoaded
 from serving.weights.source import source_path
+from serving.weights.tokenizer import read_backend
 
 _ROWS_MULTIPLE = (
     4  # fp32 products on a CPU differ in their last bits between heights that are no multiple of it
@@ -146,7 +147,7 @@ def load_embedder(
     return Embedder(
         _name(source, folder),
         encoder,
-        _tokenizer(checkpoint),
+        read_backend(checkpoint.tokenizer_json),
         recipe,
         dimensions=config.hidden_size,
         max_tokens=min(recipe.max_tokens or 10**9, config.max_position_embeddings),
@@ -182,14 +183,6 @@ def _without_head(config: Mapping[str, Any]) -> dict[str, Any]:
     if config.get("is_causal") is False:
         raise UnsupportedModel("is_causal is false; of decoders this runtime computes causal ones")
     return dict(config) | {"architectures": [named], "tie_word_embeddings": True}
-
-
-def _tokenizer(checkpoint: Checkpoint) -> tokenizers.Tokenizer:
-    """Texts as they are: what a folder cuts or pads was meant for its training."""
-    tokenizer = tokenizers.Tokenizer.from_str(checkpoint.tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _recipe(folder: Path) -> _Recipe:

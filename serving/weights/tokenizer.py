@@ -17,11 +17,19 @@ class ChatTemplateError(ValueError):
     """The messages do not fit the model's chat template, or it has none; the message says which."""
 
 
+def read_backend(tokenizer_json: str) -> tokenizers.Tokenizer:
+    """The tokenizer that takes texts as they are: how long they were cut and padded was a matter of training."""
+    tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
 class Tokenizer:
     """A model's tokenizer. eos_token_ids end an answer; vocab_size counts every id it can give out."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._backend = tokenizers.Tokenizer.from_str(checkpoint.tokenizer_json)
+        self._backend = read_backend(checkpoint.tokenizer_json)
         self._special = _special_tokens(checkpoint.tokenizer_config)
         self._sources = _template_sources(checkpoint.tokenizer_config)
         self._templates = {name: _compile(source) for name, source in self._sources.items()}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from transformers import AutoTokenizer
 
@@ -75,6 +76,16 @@ def test_tokens_and_chat_prompts_are_those_of_transformers(folder: Path) -> None
     assert ours.encode_chat(MESSAGES) == theirs(right, add_special_tokens=False)["input_ids"]
     assert ours.decode(ours.encode_chat(MESSAGES)) == "user: Où? 日本assistant: làassistant: "
     assert ours.eos_token_ids == {SHAPE["eos_token_id"]}
+
+
+def test_a_folder_that_was_trained_on_cut_and_padded_texts_serves_whole_ones(folder: Path) -> None:
+    file = folder / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(file))
+    ours = load(str(folder), dtype=torch.float32, cache_dir=None).tokenizer
+    assert ours.decode(ours.encode("a longer text")) == "a longer text"
 
 
 def test_what_ends_an_answer_is_read_from_the_generation_config(folder: Path) -> None:
