@@ -46,6 +46,7 @@ _SERVICE_TIER = {
     Protocol.ANTHROPIC: "anthropic.response.service_tier",
     Protocol.GOOGLE: "gen_ai.response.service_tier",
 }
+_LONGEST_KEPT = 200  # characters of a model's name
 _MANY_WAITING = 256  # not to wait for the next turn with
 _MOST_WAITING = 1024  # others are read where they end
 
@@ -231,7 +232,8 @@ class Call(Watch):
             waited_ns = self._first_chunk_unix_ns - self._started_unix_ns
             said[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = max(0, waited_ns) / 1e9
         times = self._started_unix_ns, max(self._ended_unix_ns, self._started_unix_ns)
-        common = _common(self._destination, model, streaming)
+        make = _kept_common if len(model) <= _LONGEST_KEPT else _common
+        common = make(self._destination, model, streaming)
         self._spans.add(Ended(common, said, self._context, times, semconv.ERROR_TYPE in said))
 
     def _answer(self) -> Answer:
@@ -262,7 +264,6 @@ class Call(Watch):
         self.abandon()
 
 
-@lru_cache(maxsize=512)
 def _common(destination: Destination, model: str, streaming: bool | None) -> Common:
     said: Attributes = {
         semconv.OPERATION_NAME: destination.route.operation,
@@ -275,6 +276,9 @@ def _common(destination: Destination, model: str, streaming: bool | None) -> Com
     if streaming is not None:
         said[semconv.REQUEST_STREAM] = streaming
     return Common(f"{destination.route.operation} {model}".rstrip(), said)
+
+
+_kept_common = lru_cache(maxsize=512)(_common)
 
 
 class Watched(Watch):

@@ -98,6 +98,28 @@ def test_the_request_is_the_one_that_the_application_wrote(plain: Ran) -> None:
     assert plain.log.by_model()["whole"].headers["accept-encoding"].startswith("gzip, deflate")
 
 
+@pytest.mark.parametrize("client", ["httpx", "requests", "aiohttp"])
+def test_a_request_is_to_the_byte_what_it_is_without_us(tmp_path: Path, client: str) -> None:
+    if client == "aiohttp" and find_spec("aiohttp") is None:
+        pytest.skip("aiohttp is not installed")
+    written = []
+    for command in ((), COLLECT):
+        with providing() as (provider, log):
+            environ = environment(
+                tmp_path, PROVIDER_URL=provider, COSTWATCH_ENDPOINT="http://127.0.0.1:9"
+            )
+            whole = [*command, *script(f"unmodified_{client}.py")]
+            subprocess.run(whole, env=environ, check=True, timeout=60, capture_output=True)
+        written.append(
+            {
+                model: (counted.body, counted.headers | {"host": ""})
+                for model, counted in log.by_model().items()
+            }
+        )
+    assert written[0] == written[1]
+    assert len(written[0]) > 4
+
+
 def test_plain_requests_arrive_as_the_provider_counted_them(tmp_path: Path) -> None:
     ran = run("unmodified_requests.py", tmp_path)
     assert_same(ran, without_usage=frozenset({"abandoned", "cut-stream"}))

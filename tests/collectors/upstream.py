@@ -33,6 +33,7 @@ class Counted:
     streaming: bool
     headers: dict[str, str]
     status: int = 200
+    body: bytes = b""
 
 
 class _Server(ThreadingHTTPServer):
@@ -161,7 +162,7 @@ class _Provider(_Handler):
         model = asked["model"]
         status = 429 if model.startswith("busy") else 200
         log.counted.append(
-            Counted(reply.response_id, model, reply.usage, streaming, headers, status)
+            Counted(reply.response_id, model, reply.usage, streaming, headers, status, body)
         )
         if status != 200:
             error = {"error": {"type": "rate_limit_error", "message": "slow down", "code": None}}
