@@ -31,7 +31,7 @@ from benchmarks.serve.parties import HttpServer, NotMeasured, Party, Worker, awa
 from benchmarks.serve.peer_settings import DISTRIBUTIONS, described
 from benchmarks.serve.peers import MAX_STREAMS, Setting
 from benchmarks.serve.rounds import measure, started
-from benchmarks.serve.rows import SERVER, Sizes, rows
+from benchmarks.serve.rows import SERVER, Row, Sizes, rows
 from benchmarks.serve.tiny import write_tiny_model
 from serving.weights import Tokenizer, load
 
@@ -44,8 +44,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         setting, tokenizer = _setting(options, Path(scratch))
         sizes = _sizes(options)
-        wanted = rows(sizes, options.threads)
+        wanted = _wanted(options, sizes)
         starts, why_not = cast(_environments(options), setting)
+        taking_part = {way.party for row in wanted for way in (row.ours, *row.peers)}
+        starts = {name: start for name, start in starts.items() if name in taking_part}
         parties = stack.enter_context(started(starts, why_not))
         sides = [side for row in wanted for side in ((row.ours,), row.peers)]
         rates = measure(parties, tokenizer, sides, why_not, options.rounds)
@@ -67,11 +69,20 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--answer-tokens", type=int, default=64)
     for peer in DISTRIBUTIONS:
         parser.add_argument(f"--{peer}", type=Path, metavar="ENV")
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="rows whose work or peer says it"
+    )
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     if options.quick:
         options.threads, options.rounds, options.answer_tokens = 1, 1, 8
     return options
+
+
+def _wanted(options: argparse.Namespace, sizes: Sizes) -> list[Row]:
+    """All rows, or those that say what was asked for."""
+    every = rows(sizes, options.threads)
+    return [row for row in every if options.only in f"{row.work} / {row.peer}"]
 
 
 def _environments(options: argparse.Namespace) -> Environments:

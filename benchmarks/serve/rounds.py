@@ -42,6 +42,7 @@ def started(starts: Mapping[str, Start], why_not: dict[str, str]) -> Iterator[Ma
                 parties[name] = start()
             except NotMeasured as error:
                 why_not[name] = str(error)
+                _say(f"{name}: {error}")
                 continue
             with awake(parties[name]):
                 pass
