@@ -34,6 +34,10 @@ class CallPart:
     name: str = ""
     arguments: str = ""
 
+    @property
+    def begins(self) -> bool:
+        return bool(self.id)
+
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.engine.request import Progress
+from serving.engine.tool_reader import CallPart
 from serving.server.answers import Part
 from serving.server.calls import News
-from serving.server.runtime import CallPart, CallReader
+from serving.server.runtime import CallReader
 
 
 class Reading:

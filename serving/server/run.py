@@ -17,6 +17,7 @@ import torch
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
+from serving.engine.tools import ToolUse
 from serving.models.decoder import Decoder
 from serving.server.app import Access, build_app
 from serving.server.device_books import DeviceBooks
@@ -138,6 +139,7 @@ def served_model(loaded: LoadedModel, engine: Engine, name: str) -> Served:
         tokenizer=loaded.tokenizer,
         context_tokens=engine.context_tokens,
         vocabulary_tokens=loaded.config.vocab_size,
+        tool_use=ToolUse(loaded.tokenizer),
     )
 
 

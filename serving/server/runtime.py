@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.engine.request import Constraint, DeviceClock, Progress, Request
+from serving.engine.tool_reader import CallPart
 from serving.server.tools import Tools
 
 
@@ -60,20 +61,6 @@ class Tokenizer(Protocol):
 
         Raises ValueError where the model has no chat template, or its template refuses the messages.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class CallPart:
-    """What is new of one call of a tool. id and name come with its first part, arguments in pieces of JSON."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-    @property
-    def begins(self) -> bool:
-        return bool(self.id)
 
 
 class CallReader(Protocol):
@@ -130,7 +117,6 @@ class Served:
 
 
 __all__ = [
-    "CallPart",
     "CallReader",
     "Embedder",
     "Engine",

@@ -23,7 +23,8 @@ from serving.engine.request import (
     RequestRefused,
     TokenLogprob,
 )
-from serving.server.runtime import CallPart, Served
+from serving.engine.tool_reader import CallPart
+from serving.server.runtime import Served
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
 from serving.server.tools import Tools

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,10 @@ def test_the_context_is_a_limit_on_the_prompt_and_an_end_of_the_answer(url: str)
             client.completions.create(**GREEDY, prompt=[5] * CONTEXT_TOKENS)
         assert caught.value.code == "context_length_exceeded"
         answer = client.completions.create(
-            **GREEDY, prompt=[5] * 250, max_tokens=100, extra_body={"ignore_eos": True}
+            **GREEDY,
+            prompt=[5] * (CONTEXT_TOKENS - 6),
+            max_tokens=100,
+            extra_body={"ignore_eos": True},
         )
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
@@ -133,6 +137,42 @@ def test_what_the_prefix_cache_held_is_told_and_not_offered_as_a_saving(
         for span in spans
     ]
     assert told == [(40, 0, 0), (40, 32, 0)]
+
+
+TOOL: Any = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Bern", "Basel"]}, "days": {"enum": [1, 2]}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_that_must_be_called_is_called_with_what_it_can_take(url: str, stream: bool) -> None:
+    asked: Any = {"messages": MESSAGES, "model": GREEDY["model"], "max_tokens": 200, "seed": 1}
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer = client.chat.completions.create(
+            **asked, tools=[TOOL], tool_choice="required", stream=stream
+        )
+        if stream:
+            deltas = [call for chunk in answer for call in chunk.choices[0].delta.tool_calls or ()]
+            names = [call.function.name for call in deltas if call.function.name]
+            called = "".join(call.function.arguments or "" for call in deltas if not call.index)
+        else:
+            message = answer.choices[0].message
+            names = [call.function.name for call in message.tool_calls]
+            called = message.tool_calls[0].function.arguments
+            assert answer.choices[0].finish_reason == "tool_calls"
+    assert set(names) == {"find"}
+    arguments = json.loads(called)
+    assert arguments["city"] in ("Bern", "Basel")
+    assert arguments["days"] in (1, 2)
 
 
 async def _load(url: str) -> list[tuple[int, int]]:

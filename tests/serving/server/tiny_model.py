@@ -8,7 +8,7 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-CONTEXT_TOKENS = 256
+CONTEXT_TOKENS = 1_024
 _SPECIAL = ["<|im_start|>", "<|im_end|>"]
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
