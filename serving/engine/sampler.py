@@ -22,7 +22,6 @@ from torch import Tensor
 from serving.engine.draw import Throw, dice_throw, draw_on_device, sent, to_device
 from serving.engine.draw_cpu import draw_on_cpu
 from serving.engine.request import SamplingParams, TokenLogprob
-from serving.engine.scheduler import Slice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -262,11 +261,4 @@ def _to_host(tensor: Tensor) -> Tensor:
     return pinned.copy_(tensor, non_blocking=True)
 
 
-def sample(logits: Tensor, slices: Sequence[Slice]) -> list[int]:
-    """One token id for each slice, from logits [len(slices), vocab_size]."""
-    rows = [Row(part.sampling, part.seed, part.position) for part in slices]
-    token_ids: list[int] = choose(logits, rows).token_ids.tolist()
-    return token_ids
-
-
-__all__ = ["Chosen", "Row", "choose", "choose_together", "dice_throw", "sample"]
+__all__ = ["Chosen", "Row", "choose", "choose_together", "dice_throw"]
