@@ -5,7 +5,7 @@
 Real parts: the clients, HTTP on loopback to a provider in a process of its own, the collector as `costwatch-collect
 run` sets it up, its threads and its disk included, and a receiver in another process. For each way to call there are three
 programs: one is not collected, one is without fingerprints, one is with them. They take turns, so that a machine that slows
-down slows all. The provider answers at once; one that takes half a second leaves all of the fingerprints to our thread.
+down slows all.
 """
 
 import argparse
