@@ -76,7 +76,7 @@ def read(form: ToolFormat, pieces: list[str]) -> tuple[str, list[tuple[str, str]
     told = [reader.push(piece) for piece in pieces] + [reader.finish()]
     calls: list[tuple[str, str]] = []
     for part in (part for _, parts in told for part in parts):
-        if part.id:
+        if part.begins:
             assert part.index == len(calls)
             calls.append((part.name, ""))
         name, arguments = calls[part.index]
