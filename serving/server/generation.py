@@ -15,6 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from collectors import semconv
+from serving.engine.request import Constraint, RequestRefused
 from serving.server import prompts
 from serving.server.answers import Answer, Answering, Writer
 from serving.server.call_endpoint import CallEndpoint, cancel_when_gone
@@ -26,6 +27,7 @@ from serving.server.reading import Reading
 from serving.server.runtime import Served
 from serving.server.schemas import ChatRequest, CompletionRequest
 from serving.server.spans import caller_of
+from serving.server.tools import Tools
 
 _EVENT_STREAM = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -80,7 +82,7 @@ class Generation(CallEndpoint):
         options = asked.options
         if not isinstance(asked, ChatRequest) or not asked.tools.offered:
             return options
-        constraint = prompts.tool_use_of(self._served, asked.tools).constraint(asked.tools)
+        constraint = self._constraint_of(asked.tools)
         if constraint is None:
             return options
         if options.sampling.constraint is not None:
@@ -90,6 +92,12 @@ class Generation(CallEndpoint):
                 param="tools",
             )
         return replace(options, sampling=replace(options.sampling, constraint=constraint))
+
+    def _constraint_of(self, tools: Tools) -> Constraint | None:
+        try:
+            return prompts.tool_use_of(self._served, tools).constraint(tools)
+        except RequestRefused as refusal:
+            raise BadRequest(str(refusal), code="invalid_value", param="tools") from refusal
 
     def _reading(self, asked: Asked) -> Reading:
         if not isinstance(asked, ChatRequest) or not asked.tools.offered:

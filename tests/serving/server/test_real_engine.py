@@ -175,6 +175,18 @@ def test_a_tool_that_must_be_called_is_called_with_what_it_can_take(url: str, st
     assert arguments["days"] in (1, 2)
 
 
+def test_a_tool_that_cannot_be_held_to_is_refused_by_name(url: str) -> None:
+    function = {"name": "find", "strict": True, "parameters": {"type": "object", "not": {}}}
+    asked: Any = {"messages": MESSAGES, "model": GREEDY["model"]}
+    tools: Any = [{"type": "function", "function": function}]
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client,
+        pytest.raises(openai.BadRequestError, match="not") as refused,
+    ):
+        client.chat.completions.create(**asked, tools=tools, tool_choice="required")
+    assert refused.value.param == "tools"
+
+
 async def _load(url: str) -> list[tuple[int, int]]:
     """16 answers, 4 refusals, 4 streams that are left; what the answers said they took."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
