@@ -144,7 +144,11 @@ class HttpServer:
     ) -> None:
         self.process = Process(command, env, talks=False)
         self.port, self.model, self._extra = port, model, extra
-        self._await_health()
+        try:
+            self._await_health()
+        except BaseException:  # also where we are told to stop: nobody else knows of it yet
+            self.process.end()
+            raise
 
     def ask(self, ask: Ask) -> Took:
         bodies = [self._body(text, ask.answer_tokens) for text in ask.texts]
@@ -172,9 +176,7 @@ class HttpServer:
             if self.process.popen.poll() is not None:
                 break
             time.sleep(0.3)
-        said = self.process.log_end()
-        self.process.end()
-        raise NotMeasured(f"it did not start: {said}")
+        raise NotMeasured(f"it did not start: {self.process.log_end()}")
 
 
 Party = Worker | HttpServer
