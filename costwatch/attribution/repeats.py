@@ -42,9 +42,17 @@ def further_calls(parts: Iterable[Part], are_related: AreRelated) -> int:
 
 
 def _further(parts: Iterable[Part], are_related: AreRelated) -> int:
+    # Who is around many hides those below each other's: of a few, whoever is around the fewest stands for them.
+    around = [0] * len(parts)
+    if len(parts) <= _MOST_KINDS:
+        around = [sum(are_related(part, other) for other in parts) for part in parts]
+    ranked = sorted(
+        zip(parts, around, strict=True),
+        key=lambda pair: (*_little_said(pair[0]), pair[1], pair[0].begun),
+    )
     kinds: list[Part] = []
     beyond = 0
-    for part in sorted(parts, key=_most_said_first):
+    for part, _ in ranked:
         if all(_of_two_calls(part, kind) and not are_related(part, kind) for kind in kinds):
             if len(kinds) < _MOST_KINDS:
                 kinds.append(part)
@@ -53,10 +61,10 @@ def _further(parts: Iterable[Part], are_related: AreRelated) -> int:
     return len(kinds) - 1 + beyond
 
 
-def _most_said_first(part: Part) -> tuple[bool, bool, tuple[int, bytes]]:
+def _little_said(part: Part) -> tuple[bool, bool]:
     """What says little contradicts nothing: it must not stand for the others."""
     seen = part.observation
-    return not _counted(seen), not seen.response_model, part.begun
+    return not _counted(seen), not seen.response_model
 
 
 def _of_two_calls(part: Part, other_part: Part) -> bool:
