@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from collectors.observation import Observation, Provenance, Vantage
 from costwatch.attribution.gaps import model_key
@@ -41,7 +41,7 @@ def further_calls(parts: Iterable[Part], are_related: AreRelated) -> int:
     return max((_further(of_eye, are_related) for of_eye in by_eye.values()), default=0)
 
 
-def _further(parts: Iterable[Part], are_related: AreRelated) -> int:
+def _further(parts: Sequence[Part], are_related: AreRelated) -> int:
     # Who is around many hides those below each other's: of a few, whoever is around the fewest stands for them.
     around = [0] * len(parts)
     if len(parts) <= _MOST_KINDS:
