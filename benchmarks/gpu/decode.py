@@ -153,6 +153,6 @@ def prefill_step(model: Decoder, caches: list[LayerCache], tokens: int) -> Calla
         slots=places,
         tables=none.view(0, 1),
         contexts=none,
-        spans=[Span(first_row=0, rows=tokens, context=tokens, blocks=blocks, mask=None)],
+        spans=[Span(first_row=0, rows=tokens, context=tokens, blocks=blocks)],
     )
     return lambda: model.logits(model(ids, places, caches, batch)[-1:])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from serving.engine.graphs import FROM_HOST, HostBatch
 from serving.engine.scheduler import COMING, Slice
-from serving.layers.attention import PagedBatch, Span, causal_mask
+from serving.layers.attention import PagedBatch, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,6 @@ def _spans(
             rows=rows,
             context=part.end,
             blocks=blocks[first_block : first_block + count],
-            mask=causal_mask(rows, part.end, blocks.device),
         )
         first_row += rows
         first_block += count

@@ -10,6 +10,7 @@ What a row gets depends on its own context only, not on who else is in the step.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -33,19 +34,29 @@ class LayerCache(NamedTuple):
     value_scales: Tensor | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Span:
     """Rows first_row … first_row + rows of a step are the last `rows` tokens of a context of `context` tokens.
 
     blocks    int64 [ceil(context / block_tokens)], in the order of the sequence.
-    mask      bool [rows, context], true where a row may look; None where the plain cases need none.
     """
 
     first_row: int
     rows: int
     context: int
     blocks: Tensor
-    mask: Tensor | None
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """bool [rows, context], true where a row may look; None for one row (sees all) and for whole prompts.
+
+        Made when a layer asks for it, and kept for the others: native code needs none.
+        """
+        if self.rows in (1, self.context):
+            return None
+        shape = (self.rows, self.context)
+        everything = torch.ones(shape, dtype=torch.bool, device=self.blocks.device)
+        return everything.tril(diagonal=self.context - self.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +75,6 @@ class PagedBatch:
     tables: Tensor
     contexts: Tensor
     spans: Sequence[Span]
-
-
-def causal_mask(rows: int, context: int, device: torch.device) -> Tensor | None:
-    """The mask of the last `rows` tokens of a context; None for one row (sees all) and for whole prompts."""
-    if rows in (1, context):
-        return None
-    everything = torch.ones(rows, context, dtype=torch.bool, device=device)
-    return everything.tril(diagonal=context - rows)
 
 
 def paged_attention(

@@ -97,7 +97,7 @@ def _batch(case: DecoderCase, device: str) -> PagedBatch:
     first = len(case.contexts) * width
     slots += range(first * BLOCK_TOKENS, first * BLOCK_TOKENS + case.prompt)
     blocks = torch.arange(first, first + -(-case.prompt // BLOCK_TOKENS)).to(device)
-    span = Span(len(case.contexts), case.prompt, case.prompt, blocks, None)
+    span = Span(len(case.contexts), case.prompt, case.prompt, blocks)
     return PagedBatch(
         slots=torch.tensor(slots).to(device),
         tables=tables.to(device),

@@ -59,7 +59,7 @@ def a_step(decoder: Decoder) -> tuple[Tensor, Tensor, list[LayerCache], PagedBat
         slots=torch.tensor([8, 14, *range(20, 27), 28]),
         tables=torch.tensor([[0, 1, 2], [3, 0, 0]], dtype=torch.int32),
         contexts=torch.tensor([9, 3], dtype=torch.int32),
-        spans=[Span(2, 7, 7, blocks, None)],
+        spans=[Span(2, 7, 7, blocks)],
     )
     positions = torch.tensor([8, 2, *range(7), 0])
     return torch.randint(0, 100, (10,), generator=random), positions, caches, batch

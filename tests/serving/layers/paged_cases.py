@@ -6,7 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serving.layers.attention import LayerCache, PagedBatch, Span, causal_mask
+from serving.layers.attention import LayerCache, PagedBatch, Span
 
 BLOCK_TOKENS = 4
 # Relative to the largest value: bf16 keeps 8 bits, int8 is off by half a code of 127 in keys and in values. Histories
@@ -164,8 +164,7 @@ def _batch(case: Case, tables: list[Tensor], scratch_slot: int) -> PagedBatch:
     ]
     spans, row = [], decodes
     for table, (rows, context) in zip(tables[decodes:], case.spans, strict=True):
-        mask = causal_mask(rows, context, torch.device("cpu"))
-        spans.append(Span(row, rows, context, table, mask))
+        spans.append(Span(row, rows, context, table))
         row += rows
     return PagedBatch(
         slots=torch.cat([*slots, torch.full((case.padding,), scratch_slot)]),

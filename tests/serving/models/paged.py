@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from serving.layers.attention import LayerCache, PagedBatch, Span, causal_mask
+from serving.layers.attention import LayerCache, PagedBatch, Span
 from serving.models.decoder import Decoder
 
 BLOCK_TOKENS = 4
@@ -45,7 +45,7 @@ class InBlocks:
 
     def _span(self, first: int, end: int) -> Span:
         blocks = torch.tensor(self.blocks[: -(-end // BLOCK_TOKENS)])
-        return Span(0, end - first, end, blocks, causal_mask(end - first, end, blocks.device))
+        return Span(0, end - first, end, blocks)
 
 
 def logits_in_steps(model: Decoder, token_ids: Sequence[int], chunks: Sequence[int]) -> Tensor:
