@@ -3,7 +3,8 @@
     python -m benchmarks.serve.engine_worker MODEL CACHE_DIR DTYPE THREADS
 
 Each line on stdin is {"prompts", "answer_tokens", "scheme", "prefix_cache"}, each line on stdout what it took:
-{"first_seconds", "all_seconds", "tokens"}, or {"error"}. An engine is made when it is first asked for, and then kept.
+{"first_seconds", "all_seconds", "tokens"}, or {"error"}. An engine is made when it is asked for, and kept until another
+one is: two would have more threads than a machine of as many cores as each has.
 """
 
 import queue
@@ -13,22 +14,24 @@ from typing import Any
 
 from benchmarks.serve.lines import Clock, Source, answer_lines, source_of
 from benchmarks.serve.peers import MAX_STREAMS
+from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
 from serving.engine.request import Progress, Request, SamplingParams
-from serving.weights import load
+from serving.weights import LoadedModel, load
 
 
 class Engines:
-    """Our engines by scheme and prefix cache, all of the same sizes."""
+    """Our engine, with the scheme and prefix cache that are asked for; always of the same sizes."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._engines: dict[tuple[str, bool], Engine] = {}
+        self._engine: Engine | None = None
+        self._kind: tuple[str, bool] | None = None
 
     def answer(self, ask: dict[str, Any]) -> dict[str, float]:
-        engine = self._engine(ask["scheme"], ask["prefix_cache"])
+        engine = self._made(ask["scheme"], ask["prefix_cache"])
         progress: queue.Queue[Progress] = queue.Queue()
         sampling = SamplingParams(ask["answer_tokens"], temperature=0.0, ignore_eos=True)
         clock = Clock()
@@ -37,15 +40,16 @@ class Engines:
             engine.submit(request, progress.put)
         return _follow(progress, len(ask["prompts"]), clock)
 
-    def _engine(self, scheme: str, prefix_cache: bool) -> Engine:
-        if (scheme, prefix_cache) not in self._engines:
-            self._engines[scheme, prefix_cache] = self._new(scheme, prefix_cache)
-        return self._engines[scheme, prefix_cache]
+    def _made(self, scheme: str, prefix_cache: bool) -> Engine:
+        if self._engine is None or self._kind != (scheme, prefix_cache):
+            if self._engine is not None:
+                self._engine.stop()
+            self._engine, self._kind = self._new(scheme, prefix_cache), (scheme, prefix_cache)
+        return self._engine
 
     def _new(self, scheme: str, prefix_cache: bool) -> Engine:
         source = self._source
-        loaded = load(source.model, dtype=source.dtype, cache_dir=source.cache_dir)
-        prepare(loaded, scheme=scheme)
+        loaded = aside(lambda: _loaded(source, scheme))
         config = EngineConfig(
             threads=source.threads,
             max_batch_requests=MAX_STREAMS,
@@ -54,6 +58,12 @@ class Engines:
         engine = Engine(loaded, config)
         engine.start()
         return engine
+
+
+def _loaded(source: Source, scheme: str) -> LoadedModel:
+    loaded = load(source.model, dtype=source.dtype, cache_dir=source.cache_dir)
+    prepare(loaded, scheme=scheme)
+    return loaded
 
 
 def _follow(progress: "queue.Queue[Progress]", requests: int, clock: Clock) -> dict[str, float]:

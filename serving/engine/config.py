@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from serving.engine.cores import read_cores
 from serving.engine.speculate import Speculation, read_speculation
 
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
@@ -16,7 +17,9 @@ class EngineConfig:
     kv_blocks            blocks of the KV cache; None: as many as fit into kv_cache_bytes
     block_tokens         tokens in a block
     max_waiting          requests that may wait before more are turned away
-    threads              CPU threads of one step; more than the free cores makes it many times slower
+    threads              CPU threads of one step; more than the free cores makes it many times slower. With cores it
+                         is how many they are
+    cores                the cores that these threads are pinned to, one each, such as "0-3,6"; "": the system chooses
     prefix_cache         prompts that begin alike share blocks, and what is in the cache is not computed again
     kv_cache_dtype       "auto" is the model's; "int8" and "fp8" hold twice as many tokens and round them
     speculate            "ngram:4" proposes what the text itself repeats, "draft:SOURCE:4" what the small model SOURCE
@@ -34,6 +37,7 @@ class EngineConfig:
     block_tokens: int = 16
     max_waiting: int = 256
     threads: int = 1
+    cores: str = ""
     prefix_cache: bool = True
     kv_cache_dtype: str = "auto"
     speculate: str = ""
@@ -58,6 +62,7 @@ class EngineConfig:
                 f"kv_cache_dtype={self.kv_cache_dtype!r}: expected one of {', '.join(KV_CACHE_DTYPES)}"
             )
         read_speculation(self.speculate)
+        read_cores(self.cores)
 
     @property
     def speculation(self) -> Speculation | None:

@@ -13,6 +13,7 @@ from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
 from serving.engine.constraint import Grammars
+from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
@@ -87,6 +88,7 @@ class Engine:
             blocks=pool.blocks,
             block_tokens=config.block_tokens,
             threads=config.threads,
+            cores=read_cores(config.cores),
             cache_dtype=dtype,
             draft_model=draft_model,
             replayed_requests=config.replayed_requests(loaded.model.device.type),

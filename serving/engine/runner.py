@@ -14,6 +14,7 @@ from serving.engine.request import TokenLogprob
 from serving.engine.sampler import Chosen, Row, choose
 from serving.engine.scheduler import Slice
 from serving.engine.step import Earlier, decode_batch, step_tensors
+from serving.kernels.cores import pin
 from serving.layers.attention import LayerCache
 from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
@@ -131,6 +132,7 @@ class TorchRunner:
         blocks: int,
         block_tokens: int,
         threads: int,
+        cores: Sequence[int] = (),
         cache_dtype: torch.dtype,
         draft_model: Decoder | None = None,
         replayed_requests: int = 0,
@@ -148,11 +150,14 @@ class TorchRunner:
         )
         self._drafter = Drafter(drafting[0]) if drafting else None
         self._threads = threads
+        self._cores = cores
         self._earlier: Earlier | None = None
 
     def attach(self) -> None:
         """Bind to the calling thread, which is to run the steps."""
         torch.set_num_threads(self._threads)
+        if self._cores:
+            pin(self._cores)
         self._paged.prepare()
         if self._drafter is not None:
             self._drafter.prepare()

@@ -26,6 +26,7 @@ class ServeOptions:
     quantize: str
     embedder: str
     threads: int
+    cores: str
     cache_dir: Path | None
     served_model_name: str
     max_batch_requests: int
@@ -55,6 +56,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     )
     parser.add("--embedder", str, "", "a second model, for /v1/embeddings; none by default")
     parser.add("--threads", _positive, 1, "CPU threads; leave a core to the rest of the machine")
+    parser.add("--cores", str, "", "cores to pin them to, such as 0-3,6; one thread is on each")
     parser.add("--cache-dir", Path, None, "where converted weights are kept for the next start")
     parser.add("--served-model-name", str, "", "the name that clients ask for")
     parser.add("--max-batch-requests", _positive, 16, "requests that one step serves at most")

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import torch
 
+from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
@@ -41,9 +42,10 @@ def serve(options: ServeOptions) -> int:
         )  # a taken port is known before minutes of loading
         config = _engine_config(options)  # mistakes in it are known before, too
         with answering_not_yet(listener):
-            loaded = _load(options, options.model)
-            engine = Engine(loaded, config, draft_model=_draft_model(options, config))
-            embedder = _load_embedder(options)
+            loaded = aside(lambda: _load(options, options.model))
+            draft_model = aside(lambda: _draft_model(options, config))
+            engine = Engine(loaded, config, draft_model=draft_model)
+            embedder = aside(lambda: _load_embedder(options))
             _say("warming up …")
             engine.start()
     except (ValueError, OSError) as error:
@@ -108,6 +110,7 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
         prefix_cache=options.prefix_cache,
         speculate=options.speculate,
         threads=options.threads,
+        cores=options.cores,
     )
 
 
