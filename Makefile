@@ -7,6 +7,8 @@ OTLP_PORT ?= 4318
 RUNTIME_PORT ?= 8100
 DATA ?= .data
 ARGS ?=
+# A file's tests stay together: many share a server or a model.
+SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 BIN := .venv/bin
 NO_DEMO := $(if $(filter no,$(DEMO)),--no-demo)
@@ -19,7 +21,7 @@ up: env
 test: env
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 
 # Settings want a secret and a database's address; lint reads neither.
 lint: export COSTWATCH_SECRET_KEY := lint
