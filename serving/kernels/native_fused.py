@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from serving.kernels import native
+from serving.layers.rotary import Angles
 
 if TYPE_CHECKING:
     from serving.layers.attention import LayerCache
@@ -53,7 +54,7 @@ def rotate_and_cache(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    angles: tuple[Tensor, Tensor] | None,
+    angles: Angles | None,
     cache: LayerCache,
     slots: Tensor,
 ) -> Tensor:

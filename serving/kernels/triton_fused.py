@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from serving.kernels.triton_decode import KeysAndValues
 from serving.kernels.triton_jit import cdiv, jit, next_power_of_2, tl
+from serving.layers.rotary import Angles
 
 _LARGEST_CODE = 127
 _MULTIPLIED = 1024  # numbers that one program of silu_mul writes
@@ -94,20 +95,21 @@ def rotate_and_cache(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    angles: tuple[Tensor, Tensor],
+    angles: Angles | None,
     cache: KeysAndValues,
     slots: Tensor,
 ) -> Tensor:
     """Turn query and key by their rows' angles; write key and value to the cache, quantized where the cache is.
 
     query    [rows, heads, head_dim]; key, value [rows, kv_heads, head_dim]: parts of one product are fine as they are.
-    angles   cosines and sines [rows, 1, head_dim] in query's dtype, as serving.layers.rotary.rotation gives them.
+    angles   cosines and sines [rows, 1, head_dim] in query's dtype, as serving.layers.rotary.rotation gives them;
+             None: nothing is turned.
     slots    int64 [rows]: block · block_tokens + offset.
 
     Returns the turned query. Rows that share a slot leave there what one of them wrote, which is padding's use.
     """
     rows, heads, head_dim = query.shape
-    cosines, sines = (part.reshape(rows, head_dim).contiguous() for part in angles)
+    cosines, sines = (None, None) if angles is None else (part.contiguous() for part in angles)
     query, key, value = (_with_whole_rows(part) for part in (query, key, value))
     turned = torch.empty((rows, heads, head_dim), dtype=query.dtype, device=query.device)
     if rows:
@@ -131,6 +133,7 @@ def rotate_and_cache(
             half_dim=head_dim // 2,
             padded_half=next_power_of_2(head_dim // 2),
             largest_code=_LARGEST_CODE,
+            turns=angles is not None,
             scaled=cache.key_scales is not None,
             num_warps=1,
         )
@@ -141,13 +144,14 @@ def rotate_and_cache_reference(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    angles: tuple[Tensor, Tensor],
+    angles: Angles | None,
     cache: KeysAndValues,
     slots: Tensor,
 ) -> Tensor:
-    _write_reference(_turned(key, *angles), cache.keys, cache.key_scales, slots)
+    turned = [heads if angles is None else _turned(heads, *angles) for heads in (query, key)]
+    _write_reference(turned[1], cache.keys, cache.key_scales, slots)
     _write_reference(value, cache.values, cache.value_scales, slots)
-    return _turned(query, *angles)
+    return turned[0]
 
 
 def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -278,6 +282,7 @@ def _rotate_and_cache(
     half_dim: tl.constexpr,
     padded_half: tl.constexpr,
     largest_code: tl.constexpr,
+    turns: tl.constexpr,
     scaled: tl.constexpr,
 ):
     """One head of one row: of the query, or of key and value."""
@@ -286,30 +291,31 @@ def _rotate_and_cache(
     head = tl.program_id(1)
     halves = tl.arange(0, padded_half)
     is_half = halves < half_dim
-    # Both halves of a row's angles are the same.
-    angles = row * (2 * half_dim) + halves
-    cosines = tl.load(cosines_ptr + angles, mask=is_half, other=0.0).to(tl.float32)
-    sines = tl.load(sines_ptr + angles, mask=is_half, other=0.0).to(tl.float32)
     if head < heads:
         source = query_ptr + row * query_stride + head * (2 * half_dim) + halves
     else:
         source = key_ptr + row * key_stride + (head - heads) * (2 * half_dim) + halves
     first = tl.load(source, mask=is_half, other=0.0).to(tl.float32)
     second = tl.load(source + half_dim, mask=is_half, other=0.0).to(tl.float32)
-    # Each product and the sum are rounded, as plain torch does it.
-    turned_first = (first * cosines).to(dtype).to(tl.float32)
-    turned_first = (turned_first - (second * sines).to(dtype).to(tl.float32)).to(dtype)
-    turned_second = (second * cosines).to(dtype).to(tl.float32)
-    turned_second = (turned_second + (first * sines).to(dtype).to(tl.float32)).to(dtype)
+    if turns:
+        # Both halves of a row's angles are the same.
+        angles = row * (2 * half_dim) + halves
+        cosines = tl.load(cosines_ptr + angles, mask=is_half, other=0.0).to(tl.float32)
+        sines = tl.load(sines_ptr + angles, mask=is_half, other=0.0).to(tl.float32)
+        # Each product and the sum are rounded, as plain torch does it.
+        less = (second * sines).to(dtype).to(tl.float32)
+        more = (first * sines).to(dtype).to(tl.float32)
+        first = ((first * cosines).to(dtype).to(tl.float32) - less).to(dtype).to(tl.float32)
+        second = ((second * cosines).to(dtype).to(tl.float32) + more).to(dtype).to(tl.float32)
     if head < heads:
         target = turned_ptr + (row * heads + head) * (2 * half_dim) + halves
-        tl.store(target, turned_first, mask=is_half)
-        tl.store(target + half_dim, turned_second, mask=is_half)
+        tl.store(target, first.to(dtype), mask=is_half)
+        tl.store(target + half_dim, second.to(dtype), mask=is_half)
     else:
         place = tl.load(slots_ptr + row) * kv_heads + head - heads
         _write_head(
-            turned_first.to(tl.float32),
-            turned_second.to(tl.float32),
+            first,
+            second,
             keys_ptr,
             key_scales_ptr,
             place,

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+Angles = tuple[Tensor, Tensor]  # cosines and sines, as rotation() gives them
+
 
 @dataclass(frozen=True, slots=True)
 class LinearScaling:
@@ -135,7 +137,7 @@ def _growth(factor: float, mscale: float) -> float:
 
 def rotation(
     positions: Tensor, frequencies: Tensor, dtype: torch.dtype, attention_factor: float = 1.0
-) -> tuple[Tensor, Tensor]:
+) -> Angles:
     """Cosines and sines [rows, 1, head_dim] for positions [rows]: angles in fp32, then rounded to dtype."""
     angles = positions[:, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]

@@ -12,10 +12,8 @@ from serving.kernels import native_decoder, triton_jit
 from serving.layers.attention import LayerCache, PagedBatch, paged_attention
 from serving.layers.mlp import GatedMLP
 from serving.layers.norm import RMSNorm
-from serving.layers.rotary import frequencies, rotate, rotation
+from serving.layers.rotary import Angles, frequencies, rotate, rotation
 from serving.models.config import DecoderConfig
-
-Angles = tuple[Tensor, Tensor]  # cosines and sines, as rotation() gives them
 
 
 class Attention(nn.Module):
