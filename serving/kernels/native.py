@@ -88,11 +88,6 @@ def usable_on(tensor: Tensor) -> bool:
     return on_cpu and library() is not None
 
 
-def with_whole_rows(heads: Tensor) -> Tensor:
-    """heads [rows, n, head_dim], with each row in one piece."""
-    return heads if heads.stride()[1:] == (heads.shape[2], 1) else heads.contiguous()
-
-
 def cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "costwatch" / "native"

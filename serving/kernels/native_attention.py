@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from serving.kernels import native
+from serving.kernels.rows import with_whole_rows
 
 if TYPE_CHECKING:
     from serving.layers.attention import LayerCache
@@ -75,7 +76,7 @@ def _attend(
     block_tokens, kv_heads = cache.keys.shape[1:3]
     tables = tables.to(torch.int32).contiguous()
     contexts = contexts.to(torch.int32).contiguous()
-    query = native.with_whole_rows(query)
+    query = with_whole_rows(query)
     attend = native.function("paged_attention", "p" * 8 + "i" * 12)
     assert attend is not None, "ask usable() before"
     attend(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from serving.kernels import native
+from serving.kernels.rows import with_whole_rows
 from serving.layers.rotary import Angles
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def rotate_and_cache(
     Returns the turned query. Rows that share a slot leave there anything, which is padding's use.
     """
     rows, heads, head_dim = query.shape
-    query, key, value = (native.with_whole_rows(part) for part in (query, key, value))
+    query, key, value = (with_whole_rows(part) for part in (query, key, value))
     cosines, sines = (None, None) if angles is None else (part.contiguous() for part in angles)
     turned = torch.empty((rows, heads, head_dim), dtype=query.dtype)
     slots = slots.contiguous()

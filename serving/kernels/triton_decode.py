@@ -1,7 +1,6 @@
 """Attention of decode rows over the paged cache on a GPU (split-KV, as in flash-decoding).
 
-    paged_decode             the Triton kernels: one attends to a split of a row's context, one merges the splits
-    paged_decode_reference   the same in plain torch
+    paged_decode   two kernels: one attends to a split of a row's context, one merges the splits
 
 A split is SPLIT_KEYS keys, counted from the context's begin: how a row's sums are ordered depends on the row's own
 context and window, never on the batch, the table's width or the number of programs. Nothing here waits for the
@@ -13,12 +12,16 @@ device or looks at its numbers, so a launch can be captured in a CUDA graph.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from serving.kernels.rows import with_whole_rows
 from serving.kernels.triton_jit import cdiv, interpreted, jit, next_power_of_2, tl
+
+if TYPE_CHECKING:
+    from serving.layers.attention import LayerCache
 
 SPLIT_KEYS = 128
 TILE_KEYS = 64
@@ -29,22 +32,9 @@ _LOG2_E = math.log2(math.e)
 _SMALLEST_DOT = 16  # rows and depth of tl.dot
 
 
-class KeysAndValues(Protocol):
-    """A layer's paged cache, as serving.layers.attention.LayerCache describes it."""
-
-    @property
-    def keys(self) -> Tensor: ...
-    @property
-    def values(self) -> Tensor: ...
-    @property
-    def key_scales(self) -> Tensor | None: ...
-    @property
-    def value_scales(self) -> Tensor | None: ...
-
-
 def paged_decode(
     query: Tensor,
-    cache: KeysAndValues,
+    cache: LayerCache,
     tables: Tensor,
     contexts: Tensor,
     window: int | None = None,
@@ -62,7 +52,7 @@ def paged_decode(
     rows, heads, head_dim = query.shape
     kv_heads, block_tokens = cache.keys.shape[2], cache.keys.shape[1]
     splits = cdiv(tables.shape[1] * block_tokens, SPLIT_KEYS)
-    query = query if query.stride()[1:] == (head_dim, 1) else query.contiguous()
+    query = with_whole_rows(query)
     partials = query.new_empty((rows, heads, splits, head_dim), dtype=torch.float32)
     maxima = query.new_empty((rows, heads, splits), dtype=torch.float32)
     totals = torch.empty_like(maxima)
@@ -97,7 +87,6 @@ def paged_decode(
         block_tokens=block_tokens,
         split_keys=SPLIT_KEYS,
         tile_keys=TILE_KEYS,
-        scaled=cache.key_scales is not None,
         wide=interpreted(),
         num_warps=4,
         num_stages=2,
@@ -120,40 +109,7 @@ def paged_decode(
     return attended
 
 
-def paged_decode_reference(
-    query: Tensor,
-    cache: KeysAndValues,
-    tables: Tensor,
-    contexts: Tensor,
-    window: int | None = None,
-) -> Tensor:
-    """What paged_decode says, row by row in fp32."""
-    attended = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    for row, context in enumerate(contexts.tolist()):
-        first = max(0, context - window) if window else 0
-        keys = _context(cache.keys, cache.key_scales, tables[row], context)[first:]
-        values = _context(cache.values, cache.value_scales, tables[row], context)[first:]
-        attended[row] = _attend(query[row].float(), keys, values).to(query.dtype)
-    return attended
-
-
-def _context(blocks: Tensor, scales: Tensor | None, table: Tensor, context: int) -> Tensor:
-    """fp32 [context, kv_heads, head_dim], in the order of the sequence."""
-    wanted = table[: cdiv(context, blocks.shape[1])].long()
-    # Floats of one byte can be indexed in few builds of torch; their bytes can in all.
-    narrow = blocks.view(torch.uint8) if blocks.element_size() == 1 else blocks
-    wide = narrow[wanted].view(blocks.dtype).float().flatten(0, 1)[:context]
-    return wide if scales is None else wide * scales[wanted].flatten(0, 1)[:context, :, None]
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    heads, head_dim = query.shape
-    grouped = query.view(keys.shape[1], -1, head_dim)
-    scores = torch.einsum("kgd,ckd->kgc", grouped, keys) / math.sqrt(head_dim)
-    return torch.einsum("kgc,ckd->kgd", scores.softmax(-1), values).reshape(heads, head_dim)
-
-
-def _check(query: Tensor, cache: KeysAndValues, tables: Tensor, contexts: Tensor) -> None:
+def _check(query: Tensor, cache: LayerCache, tables: Tensor, contexts: Tensor) -> None:
     rows, heads, _ = query.shape
     kv_heads = cache.keys.shape[2]
     wrong = [
@@ -199,7 +155,6 @@ def _attend_splits(
     block_tokens: tl.constexpr,
     split_keys: tl.constexpr,
     tile_keys: tl.constexpr,
-    scaled: tl.constexpr,
     wide: tl.constexpr,
 ):
     """Every `programs`-th split of one row and key head: the heads that share the key head are the rows of the products."""
@@ -250,7 +205,7 @@ def _attend_splits(
                 keys = keys.to(query.dtype)
                 values = values.to(query.dtype)
             scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * score_scale
-            if scaled:
+            if key_scales_ptr is not None:
                 scales = tl.load(key_scales_ptr + slots * kv_heads + kv_head, mask=is_seen, other=0)
                 scores = scores * scales[None, :]
             scores = tl.where(is_seen[None, :], scores, float("-inf"))
@@ -258,7 +213,7 @@ def _attend_splits(
             shrink = tl.exp2(maximum - higher)
             weights = tl.exp2(scores - higher[:, None])
             total = total * shrink + tl.sum(weights, 1)
-            if scaled:
+            if value_scales_ptr is not None:
                 scales = tl.load(
                     value_scales_ptr + slots * kv_heads + kv_head, mask=is_seen, other=0
                 )

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from serving.kernels.triton_decode import KeysAndValues
+from serving.kernels.rows import with_whole_rows
 from serving.kernels.triton_jit import cdiv, jit, next_power_of_2, tl
-from serving.layers.rotary import Angles
+from serving.layers.attention import LayerCache, write
+from serving.layers.rotary import Angles, rotate
 
 _LARGEST_CODE = 127
 _MULTIPLIED = 1024  # numbers that one program of silu_mul writes
@@ -49,7 +50,6 @@ def add_rms_norm(
             per_row=1,
             size=size,
             padded_size=next_power_of_2(size),
-            adds=added is not None,
             num_warps=8 if size > _MANY_NUMBERS else 4,
         )
     return normed, total
@@ -67,7 +67,7 @@ def add_rms_norm_reference(
 def norm_heads(heads: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Each head of [rows, n, head_dim] normed and times weight [head_dim]; a part of a product is fine as it is."""
     rows, count, head_dim = heads.shape
-    heads = _with_whole_rows(heads)
+    heads = with_whole_rows(heads)
     normed = torch.empty((rows, count, head_dim), dtype=heads.dtype, device=heads.device)
     if rows:
         _add_rms_norm[(rows * count,)](
@@ -81,7 +81,6 @@ def norm_heads(heads: Tensor, weight: Tensor, eps: float) -> Tensor:
             per_row=count,
             size=head_dim,
             padded_size=next_power_of_2(head_dim),
-            adds=False,
             num_warps=1,
         )
     return normed
@@ -96,7 +95,7 @@ def rotate_and_cache(
     key: Tensor,
     value: Tensor,
     angles: Angles | None,
-    cache: KeysAndValues,
+    cache: LayerCache,
     slots: Tensor,
 ) -> Tensor:
     """Turn query and key by their rows' angles; write key and value to the cache, quantized where the cache is.
@@ -110,7 +109,7 @@ def rotate_and_cache(
     """
     rows, heads, head_dim = query.shape
     cosines, sines = (None, None) if angles is None else (part.contiguous() for part in angles)
-    query, key, value = (_with_whole_rows(part) for part in (query, key, value))
+    query, key, value = (with_whole_rows(part) for part in (query, key, value))
     turned = torch.empty((rows, heads, head_dim), dtype=query.dtype, device=query.device)
     if rows:
         _rotate_and_cache[(rows, heads + key.shape[1])](
@@ -133,8 +132,6 @@ def rotate_and_cache(
             half_dim=head_dim // 2,
             padded_half=next_power_of_2(head_dim // 2),
             largest_code=_LARGEST_CODE,
-            turns=angles is not None,
-            scaled=cache.key_scales is not None,
             num_warps=1,
         )
     return turned
@@ -145,30 +142,13 @@ def rotate_and_cache_reference(
     key: Tensor,
     value: Tensor,
     angles: Angles | None,
-    cache: KeysAndValues,
+    cache: LayerCache,
     slots: Tensor,
 ) -> Tensor:
-    turned = [heads if angles is None else _turned(heads, *angles) for heads in (query, key)]
-    _write_reference(turned[1], cache.keys, cache.key_scales, slots)
-    _write_reference(value, cache.values, cache.value_scales, slots)
-    return turned[0]
-
-
-def _turned(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosines + torch.cat((-second, first), dim=-1) * sines
-
-
-def _write_reference(heads: Tensor, blocks: Tensor, scales: Tensor | None, slots: Tensor) -> None:
-    codes = heads.to(blocks.dtype)
-    if scales is not None:
-        new_scales = heads.float().abs().amax(-1) / _LARGEST_CODE
-        divisors = torch.where(new_scales > 0, new_scales, 1)[..., None]
-        codes = (heads.float() / divisors).round().to(torch.int8)
-        scales.flatten(0, 1)[slots] = new_scales
-    # Floats of one byte can be indexed in few builds of torch; their bytes can in all.
-    narrow = torch.uint8 if blocks.element_size() == 1 else blocks.dtype
-    blocks.view(narrow).flatten(0, 1)[slots] = codes.view(narrow)
+    if angles is not None:
+        query, key = rotate(query, *angles), rotate(key, *angles)
+    write(key, value, cache, slots)
+    return query
 
 
 def silu_mul(gate_up: Tensor) -> Tensor:
@@ -194,11 +174,6 @@ def _check_contiguous(**tensors: Tensor | None) -> None:
         raise ValueError(f"{' and '.join(scattered)}: not contiguous; call .contiguous() before")
 
 
-def _with_whole_rows(heads: Tensor) -> Tensor:
-    """heads [rows, n, head_dim], with each row in one piece."""
-    return heads if heads.stride()[1:] == (heads.shape[2], 1) else heads.contiguous()
-
-
 @jit()
 def _add_rms_norm(
     hidden_ptr,
@@ -211,7 +186,6 @@ def _add_rms_norm(
     per_row: tl.constexpr,
     size: tl.constexpr,
     padded_size: tl.constexpr,
-    adds: tl.constexpr,
 ):
     """`size` numbers, of which a row of hidden has `per_row` times as many; the other tensors have no gaps."""
     dtype: tl.constexpr = normed_ptr.dtype.element_ty
@@ -221,7 +195,7 @@ def _add_rms_norm(
     places = which * size + columns
     source = hidden_ptr + which // per_row * row_stride + which % per_row * size + columns
     wide = tl.load(source, mask=is_column, other=0.0).to(tl.float32)
-    if adds:
+    if added_ptr is not None:
         wide += tl.load(added_ptr + places, mask=is_column, other=0.0).to(tl.float32)
         total = wide.to(dtype)
         tl.store(total_ptr + places, total, mask=is_column)
@@ -243,10 +217,9 @@ def _write_head(
     is_half,
     half_dim: tl.constexpr,
     largest_code: tl.constexpr,
-    scaled: tl.constexpr,
 ):
     """Store the halves of one head (fp32, rounded as the model's dtype has them) at a place of the cache."""
-    if scaled:
+    if scales_ptr is not None:
         # What lies behind is_half is zero and no maximum.
         largest = tl.maximum(tl.max(tl.abs(first), 0), tl.max(tl.abs(second), 0))
         scale = largest / largest_code
@@ -282,8 +255,6 @@ def _rotate_and_cache(
     half_dim: tl.constexpr,
     padded_half: tl.constexpr,
     largest_code: tl.constexpr,
-    turns: tl.constexpr,
-    scaled: tl.constexpr,
 ):
     """One head of one row: of the query, or of key and value."""
     dtype: tl.constexpr = turned_ptr.dtype.element_ty
@@ -297,7 +268,7 @@ def _rotate_and_cache(
         source = key_ptr + row * key_stride + (head - heads) * (2 * half_dim) + halves
     first = tl.load(source, mask=is_half, other=0.0).to(tl.float32)
     second = tl.load(source + half_dim, mask=is_half, other=0.0).to(tl.float32)
-    if turns:
+    if cosines_ptr is not None:
         # Both halves of a row's angles are the same.
         angles = row * (2 * half_dim) + halves
         cosines = tl.load(cosines_ptr + angles, mask=is_half, other=0.0).to(tl.float32)
@@ -323,7 +294,6 @@ def _rotate_and_cache(
             is_half,
             half_dim,
             largest_code,
-            scaled,
         )
         source = value_ptr + row * value_stride + (head - heads) * (2 * half_dim) + halves
         _write_head(
@@ -336,7 +306,6 @@ def _rotate_and_cache(
             is_half,
             half_dim,
             largest_code,
-            scaled,
         )
 
 

@@ -113,7 +113,6 @@ def int4_linear(
         part_bytes=cut.part_inputs // 2,
         group_bytes=GROUP_INPUTS // 2,
         whole=cut.parts == 1,
-        biased=bias is not None,
         even=_is_even(out_features, in_features, cut),
         wide=interpreted(),
         num_warps=4,
@@ -144,8 +143,6 @@ def _row_scaled(rows: Tensor, weight: Tensor, scales: Tensor | None, bias: Tenso
         in_tile=cut.tile_inputs,
         part_inputs=cut.part_inputs,
         whole=cut.parts == 1,
-        scaled=scales is not None,
-        biased=bias is not None,
         even=_is_even(out_features, in_features, cut),
         wide=interpreted(),
         num_warps=4,
@@ -199,8 +196,6 @@ def _add_up(sums: Tensor, dtype: torch.dtype, scales: Tensor | None, bias: Tenso
         out_features=out_features,
         parts=parts,
         tile=_SUMMED,
-        scaled=scales is not None,
-        biased=bias is not None,
         num_warps=4,
     )
     return added
@@ -234,13 +229,31 @@ def _reference(rows: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor
 
 
 @jit()
-def _finished(sums, outs, is_out, scales_ptr, bias_ptr, scaled: tl.constexpr, biased: tl.constexpr):
-    """Sums [n, outs] times their outputs' scales, plus their biases."""
-    if scaled:
-        sums = sums * tl.load(scales_ptr + outs, mask=is_out, other=0.0).to(tl.float32)[None, :]
-    if biased:
-        sums = sums + tl.load(bias_ptr + outs, mask=is_out, other=0.0).to(tl.float32)[None, :]
-    return sums
+def _write(
+    sums,
+    rows,
+    outs,
+    part,
+    room_ptr,
+    scales_ptr,
+    bias_ptr,
+    count,
+    out_features,
+    whole: tl.constexpr,
+):
+    """Sums [rows, outs]: where they are whole, times scales and plus biases if there are any; else as one part of many."""
+    is_out = outs < out_features
+    places = rows[:, None].to(tl.int64) * out_features + outs[None, :]
+    is_there = (rows < count)[:, None] & is_out[None, :]
+    if whole:
+        if scales_ptr is not None:
+            sums = sums * tl.load(scales_ptr + outs, mask=is_out, other=0.0).to(tl.float32)[None, :]
+        if bias_ptr is not None:
+            sums = sums + tl.load(bias_ptr + outs, mask=is_out, other=0.0).to(tl.float32)[None, :]
+        tl.store(room_ptr + places, sums.to(room_ptr.dtype.element_ty), mask=is_there)
+    else:
+        behind = part.to(tl.int64) * count * out_features
+        tl.store(room_ptr + behind + places, sums, mask=is_there)
 
 
 @jit(any_value=("count",))
@@ -259,8 +272,6 @@ def _product(
     in_tile: tl.constexpr,
     part_inputs: tl.constexpr,
     whole: tl.constexpr,
-    scaled: tl.constexpr,
-    biased: tl.constexpr,
     even: tl.constexpr,
     wide: tl.constexpr,
 ):
@@ -290,14 +301,7 @@ def _product(
         else:
             weight = weight.to(some.dtype)
         sums = tl.dot(some, tl.trans(weight), sums, input_precision="ieee")
-    places = rows[:, None].to(tl.int64) * out_features + outs[None, :]
-    is_there = is_row[:, None] & is_out[None, :]
-    if whole:
-        sums = _finished(sums, outs, is_out, scales_ptr, bias_ptr, scaled, biased)
-        tl.store(room_ptr + places, sums.to(room_ptr.dtype.element_ty), mask=is_there)
-    else:
-        behind = part.to(tl.int64) * count * out_features
-        tl.store(room_ptr + behind + places, sums, mask=is_there)
+    _write(sums, rows, outs, part, room_ptr, scales_ptr, bias_ptr, count, out_features, whole)
 
 
 @jit(any_value=("count",))
@@ -318,7 +322,6 @@ def _int4_product(
     part_bytes: tl.constexpr,
     group_bytes: tl.constexpr,
     whole: tl.constexpr,
-    biased: tl.constexpr,
     even: tl.constexpr,
     wide: tl.constexpr,
 ):
@@ -363,14 +366,7 @@ def _int4_product(
         evens, odds = tl.split(tl.reshape(some, [row_tile, byte_tile, 2]))
         sums = tl.dot(evens, tl.trans(low), sums, input_precision="ieee")
         sums = tl.dot(odds, tl.trans(high), sums, input_precision="ieee")
-    places = rows[:, None].to(tl.int64) * out_features + outs[None, :]
-    is_there = is_row[:, None] & is_out[None, :]
-    if whole:
-        sums = _finished(sums, outs, is_out, bias_ptr, bias_ptr, False, biased)
-        tl.store(room_ptr + places, sums.to(room_ptr.dtype.element_ty), mask=is_there)
-    else:
-        behind = part.to(tl.int64) * count * out_features
-        tl.store(room_ptr + behind + places, sums, mask=is_there)
+    _write(sums, rows, outs, part, room_ptr, None, bias_ptr, count, out_features, whole)
 
 
 @jit(any_value=("numbers",))
@@ -383,8 +379,6 @@ def _sum_of_parts(
     out_features: tl.constexpr,
     parts: tl.constexpr,
     tile: tl.constexpr,
-    scaled: tl.constexpr,
-    biased: tl.constexpr,
 ):
     """Add the parts in their order: no number depends on which program was the first."""
     at = tl.program_id(0).to(tl.int64) * tile + tl.arange(0, tile)
@@ -393,8 +387,8 @@ def _sum_of_parts(
     for part in range(parts):
         total += tl.load(sums_ptr + part * numbers.to(tl.int64) + at, mask=is_there, other=0.0)
     outs = at % out_features
-    if scaled:
+    if scales_ptr is not None:
         total = total * tl.load(scales_ptr + outs, mask=is_there, other=0.0).to(tl.float32)
-    if biased:
+    if bias_ptr is not None:
         total = total + tl.load(bias_ptr + outs, mask=is_there, other=0.0).to(tl.float32)
     tl.store(added_ptr + at, total.to(added_ptr.dtype.element_ty), mask=is_there)

@@ -3,7 +3,7 @@
     LayerCache       one layer's keys and values, in blocks
     PagedBatch       a step's rows: decode rows in front, then spans (chunks of prompts), then padding
     paged_attention  writes the rows' keys and values, then attends
-    attend           for rows whose keys and values are written already
+    write, attend    the two halves of it
 
 What a row gets depends on its own context only, not on who else is in the step.
 """
@@ -92,8 +92,7 @@ def paged_attention(
 
     Returns [rows, heads, head_dim] like query; padding rows are zero.
     """
-    _write(key, cache.keys, cache.key_scales, batch.slots)
-    _write(value, cache.values, cache.value_scales, batch.slots)
+    write(key, value, cache, batch.slots)
     return attend(query, cache, batch, window=window)
 
 
@@ -111,6 +110,12 @@ def attend(
         rows = slice(span.first_row, span.first_row + span.rows)
         attended[rows] = _attend(query[rows], cache, span, window)
     return attended
+
+
+def write(key: Tensor, value: Tensor, cache: LayerCache, slots: Tensor) -> None:
+    """Put key and value [rows, kv_heads, head_dim] into slots int64 [rows] of the cache, quantized where it is."""
+    _write(key, cache.keys, cache.key_scales, slots)
+    _write(value, cache.values, cache.value_scales, slots)
 
 
 def _write(heads: Tensor, blocks: Tensor, scales: Tensor | None, slots: Tensor) -> None:

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serving.kernels import native
-from serving.quantize import fp8, int4, int8
+from serving.quantize import fp8, int4, int8, scaled_rows
 from serving.quantize.packing import (
     pack_int4,
     pack_int4_dynamic,
     pack_int8,
     pack_int8_dynamic,
 )
+from serving.quantize.scaled_rows import ScaledRows
 
 GROUP_INPUTS = int4.GROUP_INPUTS  # every kernel works in groups of so many inputs
 _OUTPUTS_AT_ONCE = 4096  # bounds what decoding takes beside the weight
@@ -46,9 +47,9 @@ class Scheme:
     kept: Callable[[Tensor, Tensor, Tensor], Any] | None = None
 
 
-_EIGHT_BITS = (int8.encode, int8.decode)
+_EIGHT_BITS = (int8.encode, scaled_rows.decode)
 _FOUR_BITS = (int4.encode, int4.decode)
-_FLOATS = (fp8.encode, fp8.decode)
+_FLOATS = (fp8.encode, scaled_rows.decode)
 # A head's product is of few rows, as a rule: rounding them too would gain nothing.
 SCHEMES = {
     scheme.name: scheme
@@ -139,7 +140,7 @@ class Fp8Linear(nn.Module):
     scales: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: fp8.Fp8Weight, bias: Tensor | None) -> None:
+    def __init__(self, weight: ScaledRows, bias: Tensor | None) -> None:
         super().__init__()
         _check_fp8(weight.codes.device)
         self.out_features, self.in_features = weight.codes.shape

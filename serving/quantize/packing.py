@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from serving.quantize.int4 import Int4Weight, unpack_codes
-from serving.quantize.int8 import Int8Weight
+from serving.quantize.scaled_rows import ScaledRows
 
 _LANES = 16
 
@@ -41,7 +41,7 @@ def _by_group(halves: Tensor) -> Tensor:
     return _blocks(halves).transpose(1, 2).contiguous().view(torch.uint8)
 
 
-def pack_int8(weight: Int8Weight) -> Tensor:
+def pack_int8(weight: ScaledRows) -> Tensor:
     """uint8, one dimension: a block's codes as sign and magnitude, then its scales."""
     magnitudes = weight.codes.abs().view(torch.uint8)
     codes = _blocks(magnitudes | (weight.codes < 0).to(torch.uint8) << 7)
@@ -51,13 +51,13 @@ def pack_int8(weight: Int8Weight) -> Tensor:
     return _with_scales(ordered, weight)
 
 
-def pack_int8_dynamic(weight: Int8Weight) -> Tensor:
+def pack_int8_dynamic(weight: ScaledRows) -> Tensor:
     """Like pack_int8, but codes are 128 more than what they stand for, and a lane's four bytes are four inputs."""
     codes = _blocks(weight.codes.view(torch.uint8) ^ 128)
     return _with_scales(codes.view(len(codes), _LANES, -1, 4).transpose(1, 2), weight)
 
 
-def _with_scales(codes: Tensor, weight: Int8Weight) -> Tensor:
+def _with_scales(codes: Tensor, weight: ScaledRows) -> Tensor:
     """Bytes [blocks, …] with their blocks' scales behind."""
     return torch.cat((codes.flatten(1), _blocks(weight.scales).view(torch.uint8)), dim=1).flatten()
 

@@ -1,25 +1,18 @@
 """Paged caches full of numbers, rows that look into them, and what they must see. For a CPU and for a GPU."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serving.kernels.triton_decode import SPLIT_KEYS, paged_decode, paged_decode_reference
+from serving.kernels.triton_decode import SPLIT_KEYS, paged_decode
+from serving.layers.attention import LayerCache, paged_decode_reference
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Of attended values, which are means of numbers of about 1: what two orders of summing may differ by.
 TOLERANCE = {"fp32": 2e-6, "fp16": 2e-3, "bf16": 2e-2}
 _EDGES = [1, 2, SPLIT_KEYS - 1, SPLIT_KEYS, SPLIT_KEYS + 1, 2 * SPLIT_KEYS, 2 * SPLIT_KEYS + 7]
-
-
-class Cache(NamedTuple):
-    keys: Tensor
-    values: Tensor
-    key_scales: Tensor | None
-    value_scales: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,7 @@ class Asked:
     """A case's tensors on their device."""
 
     query: Tensor
-    cache: Cache
+    cache: LayerCache
     tables: Tensor
     contexts: Tensor
 
@@ -84,7 +77,7 @@ def ask(case: DecodeCase, device: str) -> Asked:
     )
     keys, key_scales = _stored(torch.randn(shape, generator=dice), case)
     values, value_scales = _stored(torch.randn(shape, generator=dice), case)
-    cache = Cache(*(_to(part, device) for part in (keys, values, key_scales, value_scales)))  # type: ignore[arg-type]
+    cache = LayerCache(*(_to(part, device) for part in (keys, values, key_scales, value_scales)))  # type: ignore[arg-type]
     contexts = torch.tensor(case.contexts, dtype=torch.int32)
     return Asked(query.to(device), cache, tables.to(device), contexts.to(device))
 
@@ -106,11 +99,11 @@ def assert_rows_see_their_contexts(case: DecodeCase, device: str) -> None:
     asked = ask(case, device)
     found = paged_decode(asked.query, asked.cache, asked.tables, asked.contexts, case.window)
     wanted = paged_decode_reference(
-        asked.query, asked.cache, asked.tables, asked.contexts, case.window
+        asked.query.float(), asked.cache, asked.tables, asked.contexts, case.window
     )
     assert found.dtype == asked.query.dtype
-    worst = (found.float() - wanted.float()).abs().max()
-    assert worst <= TOLERANCE[case.dtype] * wanted.float().abs().max().clamp(min=1)
+    worst = (found.float() - wanted).abs().max()
+    assert worst <= TOLERANCE[case.dtype] * wanted.abs().max().clamp(min=1)
 
 
 def assert_alone_is_together(case: DecodeCase, device: str) -> None:

@@ -14,7 +14,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from serving.kernels import triton_decode, triton_fused, triton_linear
-from tests.serving.kernels.decode_cases import Cache
+from serving.layers.attention import LayerCache
 
 _BF16 = torch.bfloat16
 _CACHE_DTYPES = (_BF16, torch.int8, torch.float8_e4m3fn)
@@ -59,13 +59,13 @@ def launch_all() -> None:
     triton_fused.norm_heads(torch.zeros(2, 16, 128, dtype=_BF16)[:, :8], rows[0, :128], 1e-6)
 
 
-def _cache(dtype: torch.dtype, head_dim: int) -> Cache:
+def _cache(dtype: torch.dtype, head_dim: int) -> LayerCache:
     blocks = torch.zeros(3, 16, 8, head_dim).to(dtype)
     scales = torch.zeros(3, 16, 8) if dtype == torch.int8 else None
-    return Cache(blocks, blocks, scales, scales)
+    return LayerCache(blocks, blocks, scales, scales)
 
 
-def _decode(cache: Cache, head_dim: int) -> None:
+def _decode(cache: LayerCache, head_dim: int) -> None:
     heads = torch.zeros(2, 32, head_dim, dtype=_BF16)
     tables, contexts = torch.zeros(2, 600, dtype=torch.int32), torch.ones(2, dtype=torch.int32)
     triton_decode.paged_decode(heads, cache, tables, contexts)

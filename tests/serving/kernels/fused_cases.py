@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from serving.kernels import triton_fused
+from serving.layers.attention import LayerCache
 from serving.layers.rotary import rotation
-from tests.serving.kernels.decode_cases import DTYPES, Cache
+from tests.serving.kernels.decode_cases import DTYPES
 
 # One step of the type, at numbers of about 4. fp32 differs where a library's function does.
 STEP = {"fp32": 4e-6, "fp16": 4e-3, "bf16": 4e-2}
@@ -103,7 +104,7 @@ def _angles(case: FusedCase, device: str) -> tuple[Tensor, Tensor]:
     return cosines.to(device), sines.to(device)
 
 
-def _empty_cache(case: FusedCase, device: str) -> Cache:
+def _empty_cache(case: FusedCase, device: str) -> LayerCache:
     shape = (4, 3, case.kv_heads, 2 * case.half_dim)
     kinds = {"same": DTYPES[case.dtype], "int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
@@ -111,12 +112,12 @@ def _empty_cache(case: FusedCase, device: str) -> Cache:
         return torch.zeros(shape, device=device).to(kinds[case.cache_kind])
 
     if case.cache_kind != "int8":
-        return Cache(zeros(), zeros(), None, None)
+        return LayerCache(zeros(), zeros())
     scales = torch.zeros(shape[:-1], device=device)
-    return Cache(zeros(), zeros(), scales, scales.clone())
+    return LayerCache(zeros(), zeros(), scales, scales.clone())
 
 
-def _assert_kept(ours: Cache, theirs: Cache, case: FusedCase) -> None:
+def _assert_kept(ours: LayerCache, theirs: LayerCache, case: FusedCase) -> None:
     for one, two in ((ours.keys, theirs.keys), (ours.values, theirs.values)):
         if case.cache_kind == "int8":
             # A key on the border between two codes may fall to either side.
