@@ -7,18 +7,16 @@
 serving/kernels/native/linear.c does the work, and says why a row gets the same, to the bit, in every batch.
 """
 
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from serving.kernels import native
+from serving.layers.parts import named_parts, replace_part
 
 _PANEL_OUTPUTS = 32  # as in linear.c
-
-Part = TypeVar("Part", bound=nn.Module)
 
 
 def pack(model: nn.Module) -> None:
@@ -32,25 +30,17 @@ def pack(model: nn.Module) -> None:
     packed: dict[
         int, Tensor
     ] = {}  # by the address of the original, which several modules may share
-    for name, linear in _parts(model, nn.Linear):
+    for name, linear in named_parts(model, nn.Linear):
         address = linear.weight.data_ptr()
         if not _can_be_packed(linear.weight):
             continue
         if address not in packed:
             packed[address] = pack_weight(linear.weight)
-        _replace(model, name, PackedLinear(packed[address], linear.weight.shape, linear.bias))
-    for name, embedding in _parts(model, nn.Embedding):
+        replace_part(model, name, PackedLinear(packed[address], linear.weight.shape, linear.bias))
+    for name, embedding in named_parts(model, nn.Embedding):
         shared = packed.get(embedding.weight.data_ptr())
         if shared is not None:
-            _replace(model, name, PackedEmbedding(shared, embedding.weight.shape))
-
-
-def _parts(model: nn.Module, kind: type[Part]) -> Iterator[tuple[str, Part]]:
-    """The model's parts of a kind. Only names are kept meanwhile: what is replaced is to be freed at once."""
-    for name in [name for name, part in model.named_modules() if isinstance(part, kind)]:
-        part = model.get_submodule(name)
-        assert isinstance(part, kind)
-        yield name, part
+            replace_part(model, name, PackedEmbedding(shared, embedding.weight.shape))
 
 
 def _can_be_packed(weight: Tensor) -> bool:
@@ -67,11 +57,6 @@ def pack_weight(weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape
     whole = functional.pad(weight.detach(), (0, 0, 0, -outputs % _PANEL_OUTPUTS))
     return whole.view(-1, _PANEL_OUTPUTS, inputs // 2, 2).transpose(1, 2).contiguous()
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
 
 
 class _Packed(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from serving.layers.parts import named_parts, replace_part
 from serving.quantize.linear import GROUP_INPUTS, SCHEMES, Scheme, quantized_linear
 
 logger = logging.getLogger(__name__)
@@ -42,13 +43,14 @@ def quantize(
     Inputs that are no multiple of 32 stay as they are, and the returned report names them. Raises ValueError, naming the
     module, where a weight is not finite or beyond what the scheme can hold, for a scheme that there is none of, and where nothing is left to quantize.
     """
-    how, names = _scheme(scheme), _linears(model)
+    how = _scheme(scheme)
+    _check_there_is_something(model)
     before = weight_bytes(model)
     left: dict[str, str] = {}
-    for name in names:
-        reason = _reason_to_leave(model, name, head=head)
+    for name, linear in named_parts(model, nn.Linear):
+        reason = _reason_to_leave(name, linear, head=head)
         if reason is None:
-            _replace(model, name, _scheme_of(name, how), stored)
+            replace_part(model, name, _quantized(name, linear, _scheme_of(name, how), stored))
         else:
             left[name] = reason
     report = Quantized(scheme, before, weight_bytes(model), left)
@@ -70,24 +72,14 @@ def _is_head(name: str) -> bool:
     return name.rpartition(".")[2] == HEAD
 
 
-def _linears(model: nn.Module) -> list[str]:
-    """Names only: who held the modules would keep all originals until the last is replaced."""
-    found = [name for name, part in model.named_modules() if isinstance(part, nn.Linear)]
-    if not found:
+def _check_there_is_something(model: nn.Module) -> None:
+    if not any(isinstance(part, nn.Linear) for part in model.modules()):
         raise ValueError(
             "the model has no nn.Linear left to quantize; quantize it once, before its weights are packed"
         )
-    return found
 
 
-def _linear(model: nn.Module, name: str) -> nn.Linear:
-    linear = model.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear
-
-
-def _reason_to_leave(model: nn.Module, name: str, *, head: bool | None) -> str | None:
-    linear = _linear(model, name)
+def _reason_to_leave(name: str, linear: nn.Linear, *, head: bool | None) -> str | None:
     wanted = linear.weight.device.type == "cpu" if head is None else head
     if _is_head(name) and not wanted:
         return "the head was not asked for"
@@ -96,14 +88,12 @@ def _reason_to_leave(model: nn.Module, name: str, *, head: bool | None) -> str |
     return None
 
 
-def _replace(model: nn.Module, name: str, scheme: Scheme, stored: Stored | None) -> None:
-    linear = _linear(model, name)
+def _quantized(name: str, linear: nn.Linear, scheme: Scheme, stored: Stored | None) -> nn.Module:
     weight = _kept(name, linear, scheme, stored)
     if weight is None:
         weight = _encoded(name, linear, scheme)
     bias = None if linear.bias is None else linear.bias.detach()
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, quantized_linear(weight, bias, scheme))
+    return quantized_linear(weight, bias, scheme)
 
 
 def _kept(name: str, linear: nn.Linear, scheme: Scheme, stored: Stored | None) -> Any:
