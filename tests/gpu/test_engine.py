@@ -1,6 +1,5 @@
 """The engine on a device."""
 
-import random
 import time
 
 import pytest
@@ -10,19 +9,16 @@ from serving.engine.request import Request, SamplingParams
 from serving.quantize.model import quantize
 from serving.weights import LoadedModel
 from tests.gpu.conftest import on_the_gpu
-from tests.serving.engine.asking import Answers, an_engine, ask, reference_answer
+from tests.serving.engine.asking import (
+    Answers,
+    an_engine,
+    ask,
+    greedy,
+    reference_answer,
+    some_prompts,
+)
 
 pytestmark = pytest.mark.gpu
-
-
-def greedy(max_tokens: int = 24) -> SamplingParams:
-    return SamplingParams(max_tokens=max_tokens, temperature=0.0)
-
-
-def some_prompts(count: int) -> list[list[int]]:
-    dice = random.Random(11)
-    lengths = [1, 2, 3, 17, 31, 64, 90, 5, 48, 33][:count]
-    return [[dice.randrange(256) for _ in range(length)] for length in lengths]
 
 
 @pytest.mark.parametrize("cuda_graphs", [True, False])

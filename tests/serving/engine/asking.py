@@ -1,5 +1,6 @@
 """Ask an engine, and wait for its answers."""
 
+import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,17 @@ def ask(
         engine.submit(Request(str(number), prompt, params, time.monotonic_ns()), answers)
     answers.wait(len(prompts))
     return [answers.tokens(str(number)) for number in range(len(prompts))]
+
+
+def greedy(max_tokens: int = 24) -> SamplingParams:
+    return SamplingParams(max_tokens=max_tokens, temperature=0.0)
+
+
+def some_prompts(count: int) -> list[list[int]]:
+    """Mixed lengths: one token, a few, several chunks."""
+    dice = random.Random(11)
+    lengths = [1, 2, 3, 17, 31, 64, 90, 5, 48, 33][:count]
+    return [[dice.randrange(256) for _ in range(length)] for length in lengths]
 
 
 def reference_answer(model: LlamaForCausalLM, prompt: Sequence[int], max_tokens: int) -> list[int]:

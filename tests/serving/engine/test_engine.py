@@ -1,7 +1,6 @@
 """The engine from the outside: answers, threads, faults."""
 
 import copy
-import random
 import re
 import threading
 import time
@@ -27,11 +26,14 @@ from serving.engine.request import (
 from serving.engine.scheduler import Slice
 from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
-from tests.serving.engine.asking import Answers, an_engine, ask, reference_answer
-
-
-def greedy(max_tokens: int = 24) -> SamplingParams:
-    return SamplingParams(max_tokens=max_tokens, temperature=0.0)
+from tests.serving.engine.asking import (
+    Answers,
+    an_engine,
+    ask,
+    greedy,
+    reference_answer,
+    some_prompts,
+)
 
 
 def a_request(
@@ -39,13 +41,6 @@ def a_request(
 ) -> Request:
     params = {"max_tokens": 200, "temperature": 0.0, "ignore_eos": True, **sampling}
     return Request(request_id, prompt, SamplingParams(**params), time.monotonic_ns())  # type: ignore[arg-type]
-
-
-def some_prompts(count: int) -> list[list[int]]:
-    """Mixed lengths: one token, a few, several chunks."""
-    dice = random.Random(11)
-    lengths = [1, 2, 3, 17, 31, 64, 90, 5, 48, 33][:count]
-    return [[dice.randrange(256) for _ in range(length)] for length in lengths]
 
 
 def test_greedy_answers_are_those_of_transformers_alone_and_together(
