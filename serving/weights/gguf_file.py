@@ -12,7 +12,8 @@ from torch import Tensor
 
 from serving.weights.checkpoint import Checkpoint
 from serving.weights.gguf_config import INTERLEAVED, check_architecture, config_json
-from serving.weights.gguf_header import StoredTensor, read_header
+from serving.weights.gguf_header import StoredTensor
+from serving.weights.gguf_parts import read_parts
 from serving.weights.gguf_tokenizer import tokenizer_config, tokenizer_json
 from serving.weights.grouped import GroupedCodes, grouped, widen
 from serving.weights.not_loaded import ModelNotLoaded
@@ -42,11 +43,11 @@ _INTERLEAVED_PARTS = {
 
 
 def read_gguf(file: Path) -> Checkpoint:
-    """The checkpoint that a GGUF file holds; its tensors come in fp32.
+    """The checkpoint that a GGUF file holds, or that it is a part of; its tensors come in fp32.
 
     Raises ModelNotLoaded where it is no whole GGUF file, of an architecture or with a tokenizer that is not known here.
     """
-    header = read_header(file)
+    header = read_parts(file)
     architecture = check_architecture(file, header.metadata)
     stored = dict(header.tensors)
     config = config_json(file, header.metadata, stored)

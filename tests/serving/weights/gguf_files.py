@@ -42,14 +42,16 @@ def write_gguf(
     encode: Encode = quantize,
     more: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Any] | None = None,
+    most_tensors: int = 0,
 ) -> None:
     """Write transformers' model; vectors stay fp32.
 
     encode     makes a matrix's bytes.
     more       metadata beside the usual, without the architecture in front; a key with a None is left out.
     tensors    more of them, fp32.
+    most_tensors   of one file: the model is split into such as x-00001-of-00003.gguf. 0: one file has all.
     """
-    writer = GGUFWriter(file, architecture)
+    writer = GGUFWriter(file, architecture, split_max_tensors=most_tensors)
     metadata = _shape(model.config) | dict(more or {})
     for key, value in metadata.items():
         if value is not None:
