@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
@@ -27,6 +28,7 @@ from serving.engine.runner import TorchRunner, block_bytes, cache_dtype
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.speculate import DeviceDrafts, NGrams
 from serving.engine.warm_up import warm_up_steps
+from serving.layers.rotary_by_length import kind_of_keys
 from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 
@@ -77,9 +79,11 @@ class Engine:
     ) -> None:
         dtype = cache_dtype(config.kv_cache_dtype, loaded.model.dtype)
         size = block_bytes(loaded.config, config.block_tokens, dtype)
+        ropes = [loaded.config.rope]
         if draft_model is not None:
             _check_vocabulary(loaded, draft_model)
             size += block_bytes(draft_model.config, config.block_tokens, dtype)
+            ropes.append(draft_model.config.rope)
         pool = BlockPool(config.blocks(size), config.block_tokens, sharing=config.prefix_cache)
         self.config = config
         self.context_tokens = min(loaded.config.max_position_embeddings, pool.capacity_tokens)
@@ -100,6 +104,7 @@ class Engine:
                 max_batch_requests=config.max_batch_requests,
                 max_waiting=config.max_waiting,
                 propose=_propose(config),
+                kind_of_keys=partial(kind_of_keys, ropes),
             ),
             loaded.tokenizer,
             Limits(self.context_tokens, loaded.config.vocab_size),

@@ -18,10 +18,13 @@ class PrefixNames:
         self.block_tokens = block_tokens
         self._key = secrets.token_bytes(32)
 
-    def extend(self, names: list[bytes], token_ids: Sequence[int]) -> None:
-        """Add the names of token_ids' whole blocks that names does not hold yet; those it holds are theirs."""
+    def extend(self, names: list[bytes], token_ids: Sequence[int], kind: bytes = b"") -> None:
+        """Add the names of token_ids' whole blocks that names does not hold yet; those it holds are theirs.
+
+        kind   what their keys depend on beside the tokens: prefixes of different kinds have different names.
+        """
         size = self.block_tokens
-        digest = names[-1] if names else b""
+        digest = names[-1] if names else kind
         for start in range(len(names) * size, len(token_ids) - size + 1, size):
             block = array("I", token_ids[start : start + size]).tobytes()
             digest = keyed_digest(digest + block, self._key)

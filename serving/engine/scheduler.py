@@ -26,10 +26,15 @@ COMING = -1  # the token that the step before this one is choosing
 DRAFT = -2  # a token that the device's own draft model proposes
 
 Propose = Callable[["RequestState"], Sequence[int]]
+KindOfKeys = Callable[[int], bytes]
 
 
 def no_drafts(_: "RequestState") -> Sequence[int]:
     return ()
+
+
+def one_kind(_: int) -> bytes:
+    return b""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +145,8 @@ class Slice:
 class Scheduler:
     """Every request that was added is waiting or running until finish() takes it out.
 
-    propose   drafts for an answer under way: tokens that may come next.
+    propose        drafts for an answer under way: tokens that may come next.
+    kind_of_keys   by a prompt's length: prompts share keys of equal beginnings only where it gives the same.
     """
 
     def __init__(
@@ -151,8 +157,10 @@ class Scheduler:
         max_batch_requests: int,
         max_waiting: int,
         propose: Propose = no_drafts,
+        kind_of_keys: KindOfKeys = one_kind,
     ) -> None:
         self.pool = pool
+        self._kind_of_keys = kind_of_keys
         self.fairness = FairShare()
         self.preemptions = 0
         self._names = PrefixNames(pool.block_tokens)
@@ -318,8 +326,11 @@ class Scheduler:
         """At least one token has to be computed, or there is nothing to choose the next one from."""
         if not self.pool.sharing:
             return ()
-        self._names.extend(state.names, state.token_ids)
+        self._name(state)
         return state.names[: (len(state.token_ids) - 1) // self.pool.block_tokens]
+
+    def _name(self, state: RequestState) -> None:
+        self._names.extend(state.names, state.token_ids, self._kind_of_keys(state.prompt_tokens))
 
     def _make_room(self, plan: "_Plan", state: RequestState, tokens: int) -> bool:
         """Find blocks for `tokens` tokens in all, preempting others for them. False: it went itself."""
@@ -380,7 +391,7 @@ class Scheduler:
         """Whoever is planned later computes later, so whole blocks may be found from now on. Tokens that are not
         known yet, and drafts, have no names."""
         if self.pool.sharing:
-            self._names.extend(state.names, state.token_ids)
+            self._name(state)
             whole = state.computed_tokens // self.pool.block_tokens
             self.pool.name(state.request_id, state.names[:whole])
 

@@ -182,6 +182,7 @@ def _spans(
             rows=rows,
             context=part.end,
             blocks=blocks[first_block : first_block + count],
+            prompt_tokens=part.prompt_tokens,
         )
         first_row += rows
         first_block += count

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from serving.layers.attention import LayerCache, PagedBatch
-from serving.layers.rotary import Angles, rotation
+from serving.layers.rotary import Angles
 
 if TYPE_CHECKING:
     from serving.models.decoder import Attention, Decoder, Layer
@@ -71,8 +71,7 @@ def forward(
     """Hidden rows [rows, hidden_size] of token_ids and positions [rows]; fills the caches, one a layer."""
     add_rms_norm, product = operations.add_rms_norm, operations.product
     residual: Tensor = decoder.embed_tokens(token_ids)
-    factor = decoder.config.rope.attention_factor
-    angles = rotation(positions, decoder.inverse_frequencies, decoder.dtype, factor)
+    angles = decoder.angles(positions, batch)
     eps = decoder.config.rms_norm_eps
     added: Tensor | None = None
     for layer, cache in zip(cast("Iterable[Layer]", decoder.layers), caches, strict=True):

@@ -38,13 +38,15 @@ class LayerCache(NamedTuple):
 class Span:
     """Rows first_row … first_row + rows of a step are the last `rows` tokens of a context of `context` tokens.
 
-    blocks    int64 [ceil(context / block_tokens)], in the order of the sequence.
+    blocks          int64 [ceil(context / block_tokens)], in the order of the sequence.
+    prompt_tokens   how long the prompt is that the rows belong to; rows behind its end are an answer's.
     """
 
     first_row: int
     rows: int
     context: int
     blocks: Tensor
+    prompt_tokens: int = 0
 
     @cached_property
     def mask(self) -> Tensor | None:

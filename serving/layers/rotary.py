@@ -1,7 +1,7 @@
 """Rotary position embedding, half-split as in Hugging Face checkpoints (GGUF interleaves: see weights).
 
 Rope         a model's frequencies, with the scaling that stretches them
-frequencies  radians per position
+frequencies  radians per position (where they depend on a sequence's length: see rotary_by_length)
 rotation     cosines and sines of a step's positions
 rotate       turns heads by them
 """
@@ -57,7 +57,33 @@ class FactorScaling:
     factors: tuple[float, ...]
 
 
-Scaling = LinearScaling | Llama3Scaling | YarnScaling | FactorScaling
+@dataclass(frozen=True, slots=True)
+class DynamicScaling:
+    """Dynamic NTK: theta grows with a sequence that is longer than the context that the model was trained on."""
+
+    factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongropeScaling:
+    """LongRoPE (arXiv 2402.13753): each frequency is divided by a factor of its own, and by another one in sequences that
+    are longer than the original context.
+
+    factor             how much longer than the original context sequences may be
+    attention_factor   what cosines and sines are multiplied by; None: the paper's
+    """
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_max_position_embeddings: int
+    factor: float
+    attention_factor: float | None = None
+
+
+Scaling = (
+    LinearScaling | Llama3Scaling | YarnScaling | FactorScaling | DynamicScaling | LongropeScaling
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +96,27 @@ class Rope:
     @property
     def attention_factor(self) -> float:
         """What cosines and sines are multiplied by."""
-        return _attention_factor(self.scaling) if isinstance(self.scaling, YarnScaling) else 1.0
+        if isinstance(self.scaling, YarnScaling):
+            return _attention_factor(self.scaling)
+        if isinstance(self.scaling, LongropeScaling):
+            return _longrope_attention_factor(self.scaling)
+        return 1.0
+
+    @property
+    def factors(self) -> tuple[tuple[float, ...], ...]:
+        """Lists of a factor for each frequency, where the scaling has such."""
+        if isinstance(self.scaling, FactorScaling):
+            return (self.scaling.factors,)
+        if isinstance(self.scaling, LongropeScaling):
+            return self.scaling.short_factors, self.scaling.long_factors
+        return ()
 
 
 def frequencies(head_dim: int, rope: Rope) -> Tensor:
-    """Radians per position, fp32 [head_dim / 2], on the CPU whatever the default device is."""
+    """Radians per position, fp32 [head_dim / 2], on the CPU whatever the default device is.
+
+    For dynamic NTK those within the original context; for LongRoPE [2, head_dim / 2], the long context's below the short one's.
+    """
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float, device="cpu") / head_dim
     waves = rope.theta**exponents
     if isinstance(rope.scaling, LinearScaling):
@@ -85,6 +127,8 @@ def frequencies(head_dim: int, rope: Rope) -> Tensor:
         return _yarn(waves, rope.theta, rope.scaling)
     if isinstance(rope.scaling, FactorScaling):
         return 1.0 / waves / torch.tensor(rope.scaling.factors, device="cpu")
+    if isinstance(rope.scaling, LongropeScaling):
+        return 1.0 / (torch.tensor(rope.factors, device="cpu") * waves)
     return 1.0 / waves
 
 
@@ -131,6 +175,15 @@ def _attention_factor(scaling: YarnScaling) -> float:
     return _growth(scaling.factor, 1.0)
 
 
+def _longrope_attention_factor(scaling: LongropeScaling) -> float:
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    if scaling.factor <= 1:
+        return 1.0
+    original = scaling.original_max_position_embeddings
+    return math.sqrt(1 + math.log(scaling.factor) / math.log(original))
+
+
 def _growth(factor: float, mscale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
@@ -138,7 +191,10 @@ def _growth(factor: float, mscale: float) -> float:
 def rotation(
     positions: Tensor, frequencies: Tensor, dtype: torch.dtype, attention_factor: float = 1.0
 ) -> Angles:
-    """Cosines and sines [rows, 1, head_dim] for positions [rows]: angles in fp32, then rounded to dtype."""
+    """Cosines and sines [rows, 1, head_dim] for positions [rows]: angles in fp32, then rounded to dtype.
+
+    frequencies   [head_dim / 2], or a row of them for each position.
+    """
     angles = positions[:, None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)[:, None, :]
     cosines, sines = angles.cos(), angles.sin()

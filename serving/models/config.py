@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.layers.rotary import Rope
-from serving.models.rope import read_rope
+from serving.models.rope import longest_context, read_rope
 from serving.models.unsupported import UnsupportedModel
 
 
@@ -18,6 +18,7 @@ from serving.models.unsupported import UnsupportedModel
 class DecoderConfig:
     """The shape of a model. Names are config.json's where it has them.
 
+    max_position_embeddings   tokens of the longest sequence, with what dynamic NTK adds to config.json's
     qkv_bias, output_bias, mlp_bias   which products add a bias
     head_norms    queries and keys are normed, head by head, before they are turned
     windows       for each layer: a token sees at most so many of the last ones, itself included; None: all of them
@@ -51,6 +52,11 @@ class DecoderConfig:
             )
         if self.head_dim % 2:
             raise UnsupportedModel(f"head_dim is {self.head_dim}; expected an even number")
+        for factors in self.rope.factors:
+            if len(factors) != self.head_dim // 2:
+                raise UnsupportedModel(
+                    f"rope scaling has {len(factors)} factors; expected {self.head_dim // 2}, half of head_dim"
+                )
         for name in ("windows", "rotated"):
             found = len(getattr(self, name))
             if found != self.num_hidden_layers:
@@ -71,6 +77,7 @@ def sizes(
     """
     _check_plain(config)
     layers, heads = whole(config, "num_hidden_layers"), whole(config, "num_attention_heads")
+    positions, rope = whole(config, "max_position_embeddings"), read_rope(config, theta)
     return {
         "vocab_size": whole(config, "vocab_size"),
         "hidden_size": whole(config, "hidden_size"),
@@ -79,9 +86,9 @@ def sizes(
         "num_attention_heads": heads,
         "num_key_value_heads": whole(config, "num_key_value_heads", heads),
         "head_dim": whole(config, "head_dim", whole(config, "hidden_size") // heads),
-        "max_position_embeddings": whole(config, "max_position_embeddings"),
+        "max_position_embeddings": longest_context(rope, positions),
         "rms_norm_eps": config.get("rms_norm_eps", 1e-6),
-        "rope": read_rope(config, theta),
+        "rope": rope,
         "tie_word_embeddings": config.get("tie_word_embeddings", tied),
         "windows": (None,) * layers,
         "rotated": (True,) * layers,

@@ -13,6 +13,7 @@ from serving.layers.attention import LayerCache, PagedBatch, paged_attention
 from serving.layers.mlp import GatedMLP
 from serving.layers.norm import RMSNorm
 from serving.layers.rotary import Angles, frequencies, rotate, rotation
+from serving.layers.rotary_by_length import ByLength, frequencies_of, sequence_lengths
 from serving.models.config import DecoderConfig
 
 
@@ -110,12 +111,18 @@ class Decoder(nn.Module):
         if native_decoder.usable(self, caches):
             return native_decoder.forward(self, token_ids, positions, caches, batch)
         hidden: Tensor = self.embed_tokens(token_ids)
-        factor = self.config.rope.attention_factor
-        angles = rotation(positions, self.inverse_frequencies, self.dtype, factor)
+        angles = self.angles(positions, batch)
         for layer, cache in zip(self.layers, caches, strict=True):
             hidden = layer(hidden, angles, cache, batch)
         normed: Tensor = self.norm(hidden)
         return normed
+
+    def angles(self, positions: Tensor, batch: PagedBatch) -> Angles:
+        """By which a step's rows are turned."""
+        rope, rows = self.config.rope, self.inverse_frequencies
+        if isinstance(rope.scaling, ByLength):
+            rows = frequencies_of(sequence_lengths(positions, batch.spans), rows, rope.scaling)
+        return rotation(positions, rows, self.dtype, rope.attention_factor)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [rows, vocab_size] of hidden rows, in the model's dtype."""

@@ -40,7 +40,7 @@ def _whole_texts(lengths: Sequence[int], blocks: Sequence[int], device: torch.de
     first_row = first_block = 0
     for length, count in zip(lengths, blocks, strict=True):
         table = torch.arange(first_block, first_block + count, device=device)
-        spans.append(Span(first_row, length, length, table))
+        spans.append(Span(first_row, length, length, table, length))
         slots.append(torch.arange(length) + first_block * _BLOCK_TOKENS)
         first_row, first_block = first_row + length, first_block + count
     nothing = torch.zeros(0, dtype=torch.int32, device=device)

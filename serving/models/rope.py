@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving.layers.rotary import (
+    DynamicScaling,
     FactorScaling,
     LinearScaling,
     Llama3Scaling,
+    LongropeScaling,
     Rope,
     Scaling,
     YarnScaling,
 )
 from serving.models.unsupported import UnsupportedModel
 
-_FIRST_TYPES = "'default', 'linear', 'llama3' or 'yarn'"
+_FIRST_TYPES = "'default', 'linear', 'dynamic', 'llama3', 'yarn' or 'longrope'"
 
 
 def read_rope(config: Mapping[str, Any], default_theta: float) -> Rope:
@@ -27,6 +29,13 @@ def read_rope(config: Mapping[str, Any], default_theta: float) -> Rope:
     return Rope(default_theta if theta is None else theta, _scaling(rope))
 
 
+def longest_context(rope: Rope, positions: int) -> int:
+    """Tokens that a model takes whose config.json names so many positions: dynamic NTK goes beyond them by its factor."""
+    if isinstance(rope.scaling, DynamicScaling):
+        return int(positions * rope.scaling.factor)
+    return positions
+
+
 def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """rope_theta beside rope_scaling, or (since transformers 5) both in one rope_parameters."""
     names = ("rope_theta", "partial_rotary_factor")
@@ -36,10 +45,11 @@ def _parameters(config: Mapping[str, Any]) -> dict[str, Any]:
         raise UnsupportedModel(
             "rope_parameters differ between kinds of layers; expected the same for all"
         )
-    context = config.get("original_max_position_embeddings")
-    if context is not None:
-        return rope | {"original_max_position_embeddings": context}
-    return {"original_max_position_embeddings": config["max_position_embeddings"]} | rope
+    longest = config["max_position_embeddings"]
+    original = config.get("original_max_position_embeddings")
+    if original is None:
+        original = rope.get("original_max_position_embeddings", longest)
+    return rope | {"original_max_position_embeddings": original, "max_position_embeddings": longest}
 
 
 def _scaling(rope: Mapping[str, Any]) -> Scaling | None:
@@ -48,8 +58,7 @@ def _scaling(rope: Mapping[str, Any]) -> Scaling | None:
         return None
     if kind not in _SCALINGS:
         raise UnsupportedModel(
-            f"rope scaling is '{kind}'; expected {_FIRST_TYPES}. A model whose frequencies change with "
-            "the length of its context needs another runtime"
+            f"rope scaling is '{kind}'; expected {_FIRST_TYPES}: use another runtime for this model"
         )
     try:
         return _SCALINGS[kind](rope)
@@ -83,13 +92,30 @@ def _yarn(rope: Mapping[str, Any]) -> Scaling:
     )
 
 
+def _dynamic(rope: Mapping[str, Any]) -> Scaling:
+    return DynamicScaling(rope["factor"], rope["max_position_embeddings"])
+
+
+def _longrope(rope: Mapping[str, Any]) -> Scaling:
+    original = rope["original_max_position_embeddings"]
+    return LongropeScaling(
+        short_factors=tuple(rope["short_factor"]),
+        long_factors=tuple(rope["long_factor"]),
+        original_max_position_embeddings=original,
+        factor=rope.get("factor") or rope["max_position_embeddings"] / original,
+        attention_factor=rope.get("attention_factor"),
+    )
+
+
 def _factors(rope: Mapping[str, Any]) -> Scaling:
     return FactorScaling(tuple(rope["factors"]))
 
 
 _SCALINGS = {
     "linear": _linear,
+    "dynamic": _dynamic,
     "llama3": _llama3,
     "yarn": _yarn,
+    "longrope": _longrope,
     "frequency_factors": _factors,  # ours: what GGUF files have in place of llama3's numbers
 }

@@ -77,7 +77,7 @@ def logits_of(model: Decoder) -> Logits:
         count, device = len(token_ids), model.device
         rows = torch.arange(count, device=device)
         none = torch.zeros(0, 1, dtype=torch.int32, device=device)
-        span = Span(0, count, count, torch.zeros(1, dtype=torch.int64, device=device))
+        span = Span(0, count, count, torch.zeros(1, dtype=torch.int64, device=device), count)
         batch = PagedBatch(slots=rows, tables=none, contexts=none[:, 0], spans=[span])
         hidden = model(token_ids.to(device), rows, _one_block(model, count), batch)
         return model.logits(hidden)

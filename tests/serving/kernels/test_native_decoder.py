@@ -9,7 +9,6 @@ from torch import Tensor
 from serving.kernels import native, native_decoder
 from serving.layers.attention import LayerCache, PagedBatch, Span
 from serving.layers.linear import pack
-from serving.layers.rotary import rotation
 from serving.models.architectures import read_config
 from serving.models.decoder import Decoder
 
@@ -73,7 +72,7 @@ def by_plain_modules(
     batch: PagedBatch,
 ) -> Tensor:
     hidden = decoder.embed_tokens(token_ids)
-    angles = rotation(positions, decoder.inverse_frequencies, decoder.dtype, 1.0)
+    angles = decoder.angles(positions, batch)
     for layer, cache in zip(decoder.layers, caches, strict=True):
         hidden = layer(hidden, angles, cache, batch)
     return decoder.norm(hidden)

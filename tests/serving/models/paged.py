@@ -15,8 +15,8 @@ BLOCK_TOKENS = 4
 class InBlocks:
     """One sequence in blocks that lie in no order."""
 
-    def __init__(self, model: Decoder, tokens: int, seed: int) -> None:
-        self.model = model
+    def __init__(self, model: Decoder, tokens: int, seed: int, prompt_tokens: int = 0) -> None:
+        self.model, self.prompt_tokens = model, prompt_tokens
         count = -(-tokens // BLOCK_TOKENS)
         self.blocks = random.Random(seed).sample(range(count + 3), count)
         config = model.config
@@ -45,12 +45,12 @@ class InBlocks:
 
     def _span(self, first: int, end: int) -> Span:
         blocks = torch.tensor(self.blocks[: -(-end // BLOCK_TOKENS)])
-        return Span(0, end - first, end, blocks)
+        return Span(0, end - first, end, blocks, self.prompt_tokens)
 
 
 def logits_in_steps(model: Decoder, token_ids: Sequence[int], chunks: Sequence[int]) -> Tensor:
     """Logits of every token: the first ones in chunks of a prompt, the others one by one."""
-    sequence = InBlocks(model, len(token_ids), seed=len(token_ids))
+    sequence = InBlocks(model, len(token_ids), len(token_ids), sum(chunks))
     steps, first = [], 0
     for length in chunks:
         steps.append(sequence.step(token_ids[first : first + length], decodes=False))

@@ -127,7 +127,10 @@ def test_a_template_that_refuses_or_reaches_out_is_an_error_with_its_reason(
         ),
         ({"hidden_act": "gelu"}, "'gelu'; expected 'silu'"),
         ({"quantization_config": {"bits": 4}}, "quantized weights"),
-        ({"rope_parameters": {"rope_type": "dynamic"}}, "'dynamic'; expected 'default', 'linear'"),
+        (
+            {"rope_parameters": {"rope_type": "proportional"}},
+            "'proportional'; expected 'default', 'linear'",
+        ),
         ({"rope_parameters": {"rope_type": "yarn"}}, "scaling 'yarn' says no 'factor'"),
         ({"num_attention_heads": None}, "num_attention_heads is None; expected a positive"),
         ({"num_hidden_layers": 4}, "has no tensor 'layers.3"),

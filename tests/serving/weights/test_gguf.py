@@ -236,10 +236,12 @@ def test_factors_of_frequencies_stand_for_the_scaling_of_llama_3(tmp_path: Path)
     assert torch.allclose(ours.inverse_frequencies, original.inverse_frequencies, rtol=1e-6)
 
 
-def test_a_scaling_that_is_not_computed_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_scaling_whose_numbers_a_file_does_not_have_is_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
     more = {"rope.scaling.type": "longrope", "rope.scaling.factor": 4.0}
     write_gguf(tmp_path / "x.gguf", save_tiny_llama(tmp_path / "folder"), more=more)
-    with pytest.raises(UnsupportedModel, match="rope scaling is 'longrope'"):
+    with pytest.raises(UnsupportedModel, match="rope scaling 'longrope' says no 'short_factor'"):
         load(str(tmp_path / "x.gguf"), dtype=torch.float32, cache_dir=None)
 
 
