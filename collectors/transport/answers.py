@@ -18,6 +18,7 @@ Attributes = dict[str, str | int | bool | float]
 
 _USAGE_BYTES = 4096  # more than any usage object has
 _FIRST_EVENTS = 5  # Azure's first chunk names neither id nor model
+_LAST_FEW = 4  # events; behind the one with the usage, or the error, comes little
 _IS_STREAM = re.compile(rb"\s*(?:data|event|id|retry|):")
 _COLON = re.compile(rb"\s*:\s*")
 _TEXT = re.compile(rb'\s*:\s*"([^"\\]{1,200})"')
@@ -80,19 +81,23 @@ def _from_objects(
 def _from_excerpt(head: bytes, tail: bytes, protocol: Protocol) -> Answer:
     first = _from_first_event(head, protocol)
     end = tail or head
-    is_last = any(each in end for each in _LAST_EVENTS) or (bool(tail) and _object_ends(head, tail))
-    usages = [usage for usage in (_first_usage(head), _last_usage(end)) if usage]
-    if protocol is Protocol.ANTHROPIC and not is_last:
-        usages = []  # what its stream begins with is not what it will have counted
+    last = _last_events(end)
+    is_last = any(each in last for each in _LAST_EVENTS) or (
+        bool(tail) and _object_ends(head, tail)
+    )
+    usages = [_last_usage(end)]
+    if protocol is Protocol.ANTHROPIC:
+        # What its stream begins with is not what it will have counted.
+        usages = [_first_usage(head), *usages] if is_last else []
     return Answer(
         first.response_id or _search(b'"id"', head) or _search(b'"responseId"', end),
         first.model
         or _search(b'"model"', head)
         or _search(b'"model"', end)
         or _search(b'"modelVersion"', end),
-        first.service_tier or _search(b'"service_tier"', end),
-        usage_attributes(usages, protocol),
-        _error_type(end),
+        first.service_tier or _search(b'"service_tier"', last),
+        usage_attributes([usage for usage in usages if usage], protocol),
+        _error_type(last),
         is_last,
     )
 
@@ -110,6 +115,16 @@ def _from_first_event(head: bytes, protocol: Protocol) -> Answer:
             return found
         place = head.find(b"\ndata:", place) + 1 or -1
     return Answer()
+
+
+def _last_events(end: bytes) -> bytes:
+    """The last few events, with their lines' beginnings; all of it where there are fewer, or none."""
+    place = len(end)
+    for _ in range(_LAST_FEW):
+        place = end.rfind(b"\ndata:", 0, place)
+        if place < 0:
+            return end
+    return end[place:]
 
 
 def _object_ends(head: bytes, tail: bytes) -> bool:

@@ -70,9 +70,10 @@ def _streams(httpx: ModuleType) -> tuple[type, type]:
 
         def __iter__(self) -> Iterator[bytes]:
             watch = self._watch
+            take = watch.chunk
             try:
                 for chunk in self._stream:
-                    watch.chunk(chunk)
+                    take(chunk)
                     yield chunk
             except GeneratorExit:
                 raise  # whoever stops reading closes, too
@@ -94,9 +95,10 @@ def _streams(httpx: ModuleType) -> tuple[type, type]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             watch = self._watch
+            take = watch.chunk
             try:
                 async for chunk in self._stream:
-                    watch.chunk(chunk)
+                    take(chunk)
                     yield chunk
             except GeneratorExit:
                 raise
