@@ -17,7 +17,7 @@ import torch
 from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
-from serving.engine.prepare import prepare
+from serving.engine.prepare import device_for, prepare
 from serving.engine.tools import ToolUse
 from serving.models.decoder import Decoder
 from serving.server.app import Access, build_app
@@ -73,26 +73,21 @@ def _load(options: ServeOptions, source: str) -> LoadedModel:
     _say(f"loading {source} as {options.dtype} …")
     began = time.monotonic()
     dtype: torch.dtype = getattr(torch, options.dtype)
-    loaded = load(source, dtype=dtype, cache_dir=options.cache_dir)
+    device = device_for(options.device)
+    loaded = load(source, dtype=dtype, cache_dir=options.cache_dir, device=device)
     # A tied head is the embedding's memory under a second name.
     once = {each.data_ptr(): each.numel() for each in loaded.model.parameters()}
     parameters = sum(once.values())
-    prepare(loaded, device=_device(options.device), scheme=options.quantize)
+    prepare(loaded, scheme=options.quantize)
     _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
     return loaded
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _load_embedder(options: ServeOptions) -> Embedder | None:
     if not options.embedder:
         return None
     _say(f"loading {options.embedder} …")
-    return load_embedder(options.embedder, device=_device(options.device))
+    return load_embedder(options.embedder, device=device_for(options.device))
 
 
 def _draft_model(options: ServeOptions, config: EngineConfig) -> Decoder | None:
