@@ -18,13 +18,14 @@ from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
+from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (
     DeviceClock,
     EngineOverloaded,
     FinishReason,
     Request,
 )
-from serving.engine.runner import TorchRunner, block_bytes, cache_dtype
+from serving.engine.runner import Followers, TorchRunner
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.speculate import DeviceDrafts, NGrams
 from serving.engine.warm_up import warm_up_steps
@@ -76,6 +77,7 @@ class Engine:
         config: EngineConfig,
         runner: Runner | None = None,
         draft_model: Decoder | None = None,
+        followers: Followers | None = None,
     ) -> None:
         dtype = cache_dtype(config.kv_cache_dtype, loaded.model.dtype)
         size = block_bytes(loaded.config, config.block_tokens, dtype)
@@ -89,13 +91,16 @@ class Engine:
         self.context_tokens = min(loaded.config.max_position_embeddings, pool.capacity_tokens)
         self._runner = runner or TorchRunner(
             loaded.model,
-            blocks=pool.blocks,
-            block_tokens=config.block_tokens,
+            PagedSizes(
+                blocks=pool.blocks,
+                block_tokens=config.block_tokens,
+                cache_dtype=dtype,
+                max_requests=config.replayed_requests(loaded.model.device.type),
+            ),
             threads=config.threads,
             cores=read_cores(config.cores),
-            cache_dtype=dtype,
             draft_model=draft_model,
-            replayed_requests=config.replayed_requests(loaded.model.device.type),
+            followers=followers,
         )
         self._loop = StepLoop(
             Scheduler(

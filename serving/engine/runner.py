@@ -1,163 +1,73 @@
 """Runs steps on the device, and says how long the device took."""
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from serving.engine.graphs import DecodeGraphs
 from serving.engine.loop import StepResult
+from serving.engine.paged_model import Computed, Earlier, PagedModel, PagedSizes, Plan
 from serving.engine.request import TokenLogprob
 from serving.engine.sampler import Chosen, Row, choose
 from serving.engine.scheduler import Slice
-from serving.engine.step import Earlier, decode_batch, step_tensors
 from serving.kernels.cores import pin
-from serving.layers.attention import LayerCache
-from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
 
-logger = logging.getLogger(__name__)
 
-_SCALE_BYTES = 4
-# Room for a row's table and for the pieces of its attention is taken for every row of a replayed step; steps with a longer
-# context are launched kernel by kernel, which they take long enough for.
-_WIDEST_REPLAYED_TABLE = 1_024
+class Followers(Protocol):
+    """The other ranks, which compute every plan together with this one (see serving/parallel)."""
 
+    def build(self, sizes: PagedSizes) -> None:
+        """Each makes its PagedModel."""
 
-def cache_dtype(name: str, model_dtype: torch.dtype) -> torch.dtype:
-    """What EngineConfig.kv_cache_dtype names."""
-    return {"auto": model_dtype, "int8": torch.int8, "fp8": torch.float8_e4m3fn}[name]
+    def prepare(self) -> None:
+        """Each begins what PagedModel.prepare does, for which it needs this rank to do the same."""
 
+    def computing(self, plan: Plan, drawn: Tensor | None) -> AbstractContextManager[None]:
+        """Each begins to run the plan; in the block this rank runs it. drawn: tokens of the step before, which only
+        this rank knows and the plan needs. Raises EngineFailed where any of them, or the block, does not go well."""
 
-def block_bytes(config: DecoderConfig, block_tokens: int, dtype: torch.dtype) -> int:
-    """What one block of a KV cache of dtype takes over all layers."""
-    scales = _SCALE_BYTES if dtype == torch.int8 else 0
-    vectors = 2 * config.num_hidden_layers * config.num_key_value_heads
-    return vectors * (config.head_dim * dtype.itemsize + scales) * block_tokens
+    def check(self) -> None:
+        """Raises EngineFailed where a rank is gone: what this one computed then is nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """logits of the rows after which slices of `sampling` choose, one behind the other; most_probable where it is known."""
+class TorchRunner:
+    """A model on its device; draft_model, if there is one, proposes where slices leave places for drafts.
 
-    logits: Tensor
-    sampling: Sequence[Slice]
-    most_probable: Tensor | None = None
-
-
-class PagedModel:
-    """A model and its paged KV cache: one block more than the tables know, for padding rows.
-
-    max_requests   rows of the largest step that is replayed as a whole (see graphs.py); 0: none is.
+    followers   the other ranks, where the model is one rank's part. The draft model is whole, and this rank's alone.
     """
 
     def __init__(
         self,
         model: Decoder,
+        sizes: PagedSizes,
         *,
-        blocks: int,
-        block_tokens: int,
-        cache_dtype: torch.dtype,
-        max_requests: int = 0,
-    ) -> None:
-        self.model = model
-        self._blocks = blocks
-        self._block_tokens = block_tokens
-        self._pad_to = rows_multiple(model)
-        self._caches = _caches(model, blocks + 1, block_tokens, cache_dtype)
-        self._graphs: DecodeGraphs | None = None
-        if max_requests:
-            context_blocks = -(-model.config.max_position_embeddings // block_tokens)
-            widest = min(blocks, context_blocks, _WIDEST_REPLAYED_TABLE)
-            self._graphs = DecodeGraphs(
-                model,
-                self._caches,
-                max_requests=max_requests,
-                max_blocks=widest,
-                block_tokens=block_tokens,
-                scratch_slot=blocks * block_tokens,
-            )
-
-    def prepare(self) -> None:
-        """Record the steps that are to be replayed, if any."""
-        if self._graphs is not None:
-            logger.info("captured %s", self._graphs.capture())
-
-    def compute(self, slices: Sequence[Slice], earlier: Earlier | None) -> Computed:
-        """Logits of the rows after which a token is chosen; keys and values go to the cache."""
-        if self._graphs is None or not _fits(self._graphs, slices):
-            return self._compute(slices, earlier)
-        places = earlier.places if earlier is not None else {}
-        batch = decode_batch(slices, block_tokens=self._block_tokens, places=places)
-        decoded = self._graphs.run(batch)
-        return Computed(decoded.logits, slices, decoded.token_ids)
-
-    def remember(self, token_ids: Tensor) -> None:
-        """These tokens were chosen after the last step, where they are not the most probable ones of a replayed one."""
-        if self._graphs is not None:
-            self._graphs.remember(token_ids)
-
-    def _compute(self, slices: Sequence[Slice], earlier: Earlier | None) -> Computed:
-        step = step_tensors(
-            slices,
-            block_tokens=self._block_tokens,
-            scratch_block=self._blocks,
-            pad_to=self._pad_to,
-            device=self.model.device,
-            earlier=earlier,
-        )
-        hidden = self.model(step.token_ids, step.positions, self._caches, step.batch)
-        if not step.sampling:
-            return Computed(hidden[:0], ())
-        count = sum(part.drafts + 1 for part in step.sampling)
-        return Computed(self.model.logits(hidden[step.sampled_rows])[:count], step.sampling)
-
-
-def _fits(graphs: DecodeGraphs, slices: Sequence[Slice]) -> bool:
-    rows = sum(len(part.token_ids) for part in slices)
-    widest = max(len(part.block_table) for part in slices)
-    return all(part.is_decode for part in slices) and graphs.has_room_for(rows, widest)
-
-
-class TorchRunner:
-    """A model on its device; draft_model, if there is one, proposes where slices leave places for drafts."""
-
-    def __init__(
-        self,
-        model: Decoder,
-        *,
-        blocks: int,
-        block_tokens: int,
         threads: int,
         cores: Sequence[int] = (),
-        cache_dtype: torch.dtype,
         draft_model: Decoder | None = None,
-        replayed_requests: int = 0,
+        followers: Followers | None = None,
     ) -> None:
-        self._paged, *drafting = (
-            PagedModel(
-                each,
-                blocks=blocks,
-                block_tokens=block_tokens,
-                cache_dtype=cache_dtype,
-                max_requests=replayed_requests,
-            )
-            for each in (model, draft_model)
-            if each is not None
-        )
-        self._drafter = Drafter(drafting[0]) if drafting else None
+        self._paged = PagedModel(model, sizes)
+        drafting = None if draft_model is None else PagedModel(draft_model, sizes)
+        self._drafter = None if drafting is None else Drafter(drafting)
         self._threads = threads
         self._cores = cores
+        self._followers = followers
         self._earlier: Earlier | None = None
+        if followers is not None:
+            followers.build(sizes)
 
     def attach(self) -> None:
         """Bind to the calling thread, which is to run the steps."""
         torch.set_num_threads(self._threads)
         if self._cores:
             pin(self._cores)
+        if self._followers is not None:
+            self._followers.prepare()
         self._paged.prepare()
         if self._drafter is not None:
             self._drafter.prepare()
@@ -170,12 +80,29 @@ class TorchRunner:
         if self._drafter is not None:
             drafts = self._drafter.propose(slices, self._earlier)
             slices = [_with_drafts(part, drafts) for part in slices]
-        computed = self._paged.compute(slices, self._earlier)
+        computed = self._compute(slices)
         chosen = self._choose(computed)
-        self._earlier = _earlier(computed.sampling, chosen)
+        self._earlier = _earlier(computed, chosen)
         on_host = None if chosen is None else chosen.to_host()
         stop_ns = timer.stop()
-        return lambda: _result(computed.sampling, on_host, drafts, stop_ns())
+
+        def wait() -> StepResult:
+            result = _result(computed.sampling, on_host, drafts, stop_ns())
+            if self._followers is not None:
+                self._followers.check()
+            return result
+
+        return wait
+
+    def _compute(self, slices: Sequence[Slice]) -> Computed:
+        """This rank's part, while the others compute theirs."""
+        earlier = self._earlier
+        plan = self._paged.plan(slices, earlier)
+        if self._followers is None:
+            return self._paged.computed(slices, plan, earlier)
+        drawn = None if earlier is None else earlier.drawn_for(plan)
+        with self._followers.computing(plan, drawn):
+            return self._paged.computed(slices, plan, earlier)
 
     def _choose(self, computed: Computed) -> Chosen | None:
         rows = [row for part in computed.sampling for row in _rows(part)]
@@ -255,16 +182,16 @@ def _rows(part: Slice) -> list[Row]:
     ]
 
 
-def _earlier(sampling: Sequence[Slice], chosen: Chosen | None) -> Earlier | None:
+def _earlier(computed: Computed, chosen: Chosen | None) -> Earlier | None:
     """Tokens that the next step may need before they are known here; drafts are never needed so early."""
     if chosen is None:
         return None
     places: dict[str, int] = {}
     row = 0
-    for part in sampling:
+    for part in computed.sampling:
         places[part.request_id] = row
         row += part.drafts + 1
-    return Earlier(chosen.token_ids, places)
+    return Earlier(chosen.token_ids, places, chosen.token_ids is not computed.most_probable)
 
 
 def _result(
@@ -288,30 +215,6 @@ def _result(
             logprobs[part.request_id] = [report for report in reports[rows] if report is not None]
         row = rows.stop
     return StepResult(tokens, device_ns, drafts, logprobs)
-
-
-def rows_multiple(model: Decoder) -> int:
-    """A step's rows are padded to a multiple of this, so that no answer depends on who else is in the step.
-
-    fp32 products on a CPU differ in their last bits between heights that are no multiple of 4; bf16 ones do not.
-    """
-    return 4 if model.dtype == torch.float32 and model.device.type == "cpu" else 1
-
-
-def _caches(model: Decoder, blocks: int, block_tokens: int, dtype: torch.dtype) -> list[LayerCache]:
-    config = model.config
-    vectors = (blocks, block_tokens, config.num_key_value_heads)
-
-    def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.zeros(tuple(shape), dtype=dtype, device=model.device)
-
-    def one_layer() -> LayerCache:
-        keys, values = (zeros((*vectors, config.head_dim), dtype) for _ in range(2))
-        if dtype != torch.int8:
-            return LayerCache(keys, values)
-        return LayerCache(keys, values, *(zeros(vectors, torch.float32) for _ in range(2)))
-
-    return [one_layer() for _ in range(config.num_hidden_layers)]
 
 
 class _ClockTimer:

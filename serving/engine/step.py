@@ -1,7 +1,11 @@
-"""One step's slices as tensors.
+"""One step's slices as numbers, and these as tensors.
 
 Decode rows come first, then the chunks of prompts, then padding (see layers/attention.py). All numbers go to the device
 in one copy.
+
+    HostStep       the numbers of a step, from which any process that has the model can compute it
+    host_step      these of slices; decode_batch: of slices that all decode
+    step_tensors   on the device
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,71 +20,118 @@ from serving.engine.graphs import FROM_HOST, HostBatch
 from serving.engine.scheduler import COMING, Slice
 from serving.layers.attention import PagedBatch, Span
 
+Int64s = NDArray[np.int64]
+_NOBODY: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`rows` tokens of a prompt of prompt_tokens, the last ones of `context` tokens."""
+
+    rows: int
+    context: int
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class HostStep:
+    """Numbers of a step's rows, all int64.
+
+    token_ids, positions, slots   [rows]
+    sampled       rows after which a token is chosen, those of a slice together; the first row again as padding
+    contexts      [decode rows]: keys that each sees; tables [decode rows, width]: their blocks
+    blocks        of the chunks' contexts, one behind the other
+    coming        [2, any]: rows whose token the step before this one chose, and its place there
+    """
+
+    token_ids: Int64s
+    positions: Int64s
+    slots: Int64s
+    sampled: Int64s
+    contexts: Int64s
+    tables: Int64s
+    blocks: Int64s
+    chunks: Sequence[Chunk]
+    coming: Int64s
+
 
 @dataclass(frozen=True, slots=True)
 class StepTensors:
-    """token_ids and positions [rows]; sampled_rows: the rows after which a token is chosen, those of a slice together,
-    slices in the order of `sampling`; the first row again as padding."""
+    """token_ids and positions [rows]; sampled_rows: the rows after which a token is chosen."""
 
     token_ids: Tensor
     positions: Tensor
     sampled_rows: Tensor
     batch: PagedBatch
-    sampling: Sequence[Slice]
 
 
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """Tokens that the step before this one chose, still on the device; places by request id."""
-
-    token_ids: Tensor
-    places: Mapping[str, int]
-
-
-def step_tensors(
+def host_step(
     slices: Sequence[Slice],
     *,
     block_tokens: int,
     scratch_block: int,
     pad_to: int,
-    device: torch.device,
-    earlier: Earlier | None = None,
-) -> StepTensors:
+    places: Mapping[str, int] = _NOBODY,
+) -> HostStep:
     """Lay the slices out one behind the other.
 
     scratch_block   where padding rows write their keys: a block that no table names.
     pad_to          rows become a multiple of it.
-    earlier         where tokens that are still COMING come from.
+    places          of the last step's tokens, by request id.
     """
-    ordered = [part for part in slices if part.is_decode]
-    decode_rows = sum(len(part.token_ids) for part in ordered)
-    chunks = [part for part in slices if not part.is_decode]
+    ordered = in_order(slices)
+    decodes = [part for part in ordered if part.is_decode]
+    chunks = ordered[len(decodes) :]
     numbers = _Numbers()
-    for part in (*ordered, *chunks):
+    for part in ordered:
         numbers.add(part, block_tokens)
     numbers.pad(pad_to, scratch_block * block_tokens)
-    sampled = numbers.sampled + [0] * (-len(numbers.sampled) % pad_to)
-    widest = max((len(part.block_table) for part in ordered), default=0)
-    tables = [block for part in ordered for block in _table_rows(part, widest)]
-    contexts = [context for part in ordered for context in range(part.start + 1, part.end + 1)]
+    widest = max((len(part.block_table) for part in decodes), default=0)
+    tables = [block for part in decodes for block in _table_rows(part, widest)]
+    contexts = [context for part in decodes for context in range(part.start + 1, part.end + 1)]
     blocks = [block for part in chunks for block in part.block_table[: _blocks(part, block_tokens)]]
-    packed = _on_device(
-        [numbers.token_ids, numbers.positions, numbers.slots, sampled, contexts, tables, blocks],
+    return HostStep(
+        token_ids=_int64s(numbers.token_ids),
+        positions=_int64s(numbers.positions),
+        slots=_int64s(numbers.slots),
+        sampled=_int64s(numbers.sampled + [0] * (-len(numbers.sampled) % pad_to)),
+        contexts=_int64s(contexts),
+        tables=_int64s(tables).reshape(len(contexts), widest),
+        blocks=_int64s(blocks),
+        chunks=[Chunk(len(part.token_ids), part.end, part.prompt_tokens) for part in chunks],
+        coming=_int64s([(row, places[name]) for row, name in numbers.coming]).reshape(-1, 2).T,
+    )
+
+
+def in_order(slices: Sequence[Slice]) -> list[Slice]:
+    """As their rows lie in a step."""
+    return sorted(slices, key=lambda part: not part.is_decode)
+
+
+def step_tensors(
+    step: HostStep, *, block_tokens: int, device: torch.device, chosen: Tensor | None = None
+) -> StepTensors:
+    """The step on the device. chosen: the tokens of the step before it, of which `coming` names places."""
+    token_ids, positions, slots, sampled_rows, contexts, tables, blocks, rows, places = _on_device(
+        [
+            *(step.token_ids, step.positions, step.slots, step.sampled, step.contexts),
+            *(step.tables, step.blocks, *step.coming),
+        ],
         device,
     )
-    token_ids, positions, slots, sampled_rows, contexts_there, tables_there, blocks_there = packed
-    _fill_in_coming(token_ids, numbers.coming, earlier)
+    if len(rows):
+        assert chosen is not None
+        token_ids.index_copy_(0, rows, chosen.index_select(0, places))
     return StepTensors(
         token_ids=token_ids,
         positions=positions,
         sampled_rows=sampled_rows,
         batch=PagedBatch(
             slots=slots,
-            tables=tables_there.to(torch.int32).view(decode_rows, widest),
-            contexts=contexts_there.to(torch.int32),
-            spans=list(_spans(chunks, decode_rows, blocks_there, block_tokens)),
+            tables=tables.to(torch.int32).view(step.tables.shape),
+            contexts=contexts.to(torch.int32),
+            spans=list(_spans(step.chunks, len(contexts), blocks, block_tokens)),
         ),
-        sampling=[part for part in (*ordered, *chunks) if part.samples],
     )
 
 
@@ -108,6 +159,10 @@ def decode_batch(
 
 def _int32s(numbers: Sequence[int]) -> NDArray[np.int32]:
     return np.array(numbers, dtype=np.int32)
+
+
+def _int64s(numbers: Sequence[int] | Sequence[tuple[int, int]]) -> Int64s:
+    return np.array(numbers, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -150,39 +205,27 @@ def _table_rows(part: Slice, width: int) -> list[int]:
     return row * len(part.token_ids)
 
 
-def _on_device(lists: Sequence[Sequence[int]], device: torch.device) -> Sequence[Tensor]:
-    """int64 tensors of the lists, copied at once."""
-    flat = torch.tensor([number for numbers in lists for number in numbers], dtype=torch.int64)
+def _on_device(arrays: Sequence[Int64s], device: torch.device) -> Sequence[Tensor]:
+    """Flat int64 tensors of the arrays, copied at once."""
+    flat = torch.from_numpy(np.concatenate([array.ravel() for array in arrays]))
     if device.type == "cuda":
         flat = flat.pin_memory()
     there = flat.to(device, non_blocking=True)
-    return torch.split(there, [len(numbers) for numbers in lists])
-
-
-def _fill_in_coming(
-    token_ids: Tensor, coming: Sequence[tuple[int, str]], earlier: Earlier | None
-) -> None:
-    if not coming:
-        return
-    assert earlier is not None
-    rows = [row for row, _ in coming]
-    places = [earlier.places[request_id] for _, request_id in coming]
-    rows_there, places_there = _on_device([rows, places], token_ids.device)
-    token_ids.index_copy_(0, rows_there, earlier.token_ids.index_select(0, places_there))
+    return torch.split(there, [array.size for array in arrays])
 
 
 def _spans(
-    chunks: Sequence[Slice], first_row: int, blocks: Tensor, block_tokens: int
+    chunks: Sequence[Chunk], first_row: int, blocks: Tensor, block_tokens: int
 ) -> Iterator[Span]:
     first_block = 0
-    for part in chunks:
-        rows, count = len(part.token_ids), _blocks(part, block_tokens)
+    for chunk in chunks:
+        count = -(-chunk.context // block_tokens)
         yield Span(
             first_row=first_row,
-            rows=rows,
-            context=part.end,
+            rows=chunk.rows,
+            context=chunk.context,
             blocks=blocks[first_block : first_block + count],
-            prompt_tokens=part.prompt_tokens,
+            prompt_tokens=chunk.prompt_tokens,
         )
-        first_row += rows
+        first_row += chunk.rows
         first_block += count

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from serving.engine.paged_model import rows_multiple
 from serving.engine.request import SamplingParams
-from serving.engine.runner import rows_multiple
 from serving.engine.scheduler import Slice
-from serving.engine.step import step_tensors
+from serving.engine.step import host_step, step_tensors
 from serving.layers.attention import LayerCache
 from serving.models.architectures import read_config
 from serving.models.decoder import Decoder
@@ -46,13 +46,13 @@ def hidden(model: Decoder, slices: list[Slice]) -> Tensor:
         LayerCache(*(torch.randn(shape, generator=generator).to(model.dtype) for _ in range(2)))
         for _ in range(2)
     ]
-    step = step_tensors(
+    plan = host_step(
         slices,
         block_tokens=BLOCK_TOKENS,
         scratch_block=BLOCKS,
         pad_to=rows_multiple(model),
-        device=torch.device("cpu"),
     )
+    step = step_tensors(plan, block_tokens=BLOCK_TOKENS, device=torch.device("cpu"))
     return model(step.token_ids, step.positions, caches, step.batch)[step.sampled_rows]
 
 
