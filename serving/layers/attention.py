@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from serving.kernels import native_attention
 
 _LARGEST_CODE = 127
+_LARGEST_FP8 = 448.0
 
 
 class LayerCache(NamedTuple):
@@ -121,6 +122,9 @@ def write(key: Tensor, value: Tensor, cache: LayerCache, slots: Tensor) -> None:
 
 
 def _write(heads: Tensor, blocks: Tensor, scales: Tensor | None, slots: Tensor) -> None:
+    if blocks.dtype == torch.float8_e4m3fn:
+        # Beyond what it holds torch makes a NaN of a key, and that of every answer which looks at it.
+        heads = heads.clamp(-_LARGEST_FP8, _LARGEST_FP8)
     codes = heads.to(blocks.dtype)
     if scales is not None:
         new_scales = heads.float().abs().amax(-1) / _LARGEST_CODE

@@ -43,9 +43,10 @@ INLINE float e4m3_to_float(uint8_t code) { /* one sign, four exponent and three 
     return bits_to_float(bits | sign);
 }
 
-INLINE uint8_t float_to_e4m3(float value) { /* nearest, ties to even; NaN from 465 on, as torch has it */
+INLINE uint8_t float_to_e4m3(float value) { /* nearest, ties to even; 448 beyond 448, as a GPU has it; a NaN stays one */
     uint32_t bits = float_to_bits(value), sign = bits >> 24 & 0x80, magnitude = bits & 0x7fffffffu;
-    if (magnitude >= 0x43e90000u) return (uint8_t)(sign | 0x7f);
+    if (magnitude > 0x7f800000u) return (uint8_t)(sign | 0x7f);
+    if (magnitude >= 0x43e00000u) return (uint8_t)(sign | 0x7e);
     if (magnitude < 0x3c800000u) { /* below 2^-6: steps of 2^-9, which adding 2^14 leaves in the last place */
         float shifted = bits_to_float(magnitude) + 0x1p14f;
         return (uint8_t)(sign | (float_to_bits(shifted) - float_to_bits(0x1p14f)));

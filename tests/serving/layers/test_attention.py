@@ -3,8 +3,10 @@
 import pytest
 import torch
 from hypothesis import given, settings
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.functional import scaled_dot_product_attention
 
-from serving.layers.attention import paged_attention
+from serving.layers.attention import LayerCache, Span, paged_attention, write
 from tests.serving.layers.paged_cases import Case, cases, close, exact, step_of
 
 
@@ -23,3 +25,24 @@ def test_every_row_attends_to_its_own_context_and_padding_to_nothing(case: Case)
     assert attended.dtype == case.dtype
     assert close(case, attended, exact(case, step))
     assert attended[case.rows - case.padding :].count_nonzero() == 0
+
+
+def test_keys_beyond_what_fp8_holds_are_kept_as_its_largest() -> None:
+    """A NaN in their place would spoil every answer that looks at them."""
+    loud = torch.tensor([[[1000.0, -torch.inf, 449.0, 480.0, -3.0, 448.0, torch.nan, 0.0]]])
+    cache = LayerCache(*torch.zeros(2, 1, 1, 1, 8).to(torch.float8_e4m3fn))
+    write(loud, loud, cache, torch.zeros(1, dtype=torch.int64))
+    kept = torch.tensor([448.0, -448.0, 448.0, 448.0, -3.0, 448.0, torch.nan, 0.0])
+    for blocks in (cache.keys, cache.values):
+        torch.testing.assert_close(blocks.float().flatten(), kept, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("rows", "context"), [(2, 3), (5, 40), (39, 40)])
+def test_the_mask_of_a_chunk_is_the_kind_that_a_gpu_gets(rows: int, context: int) -> None:
+    span = Span(0, rows, context, torch.zeros(1, dtype=torch.int64))
+    query, key = torch.randn(1, 4, rows, 8), torch.randn(1, 2, context, 8)
+    by_mask, by_kind = (
+        scaled_dot_product_attention(query, key, key, attn_mask=mask, enable_gqa=True)
+        for mask in (span.mask, causal_lower_right(rows, context))
+    )
+    assert torch.equal(by_mask, by_kind)
