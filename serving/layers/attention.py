@@ -53,10 +53,16 @@ class Span:
     def mask(self) -> Tensor | None:
         """bool [rows, context], true where a row may look; None for one row (sees all) and for whole prompts.
 
-        Made when a layer asks for it, and kept for the others: native code needs none.
+        Made when a layer asks for it, and kept for the others: native code needs none. On a GPU only its kind, which
+        flash attention computes without one: heads that share keys would else be attended to number by number.
         """
         if self.rows in (1, self.context):
             return None
+        if self.blocks.is_cuda:
+            # It brings the compiler along, which takes seconds.
+            from torch.nn.attention.bias import causal_lower_right
+
+            return causal_lower_right(self.rows, self.context)
         shape = (self.rows, self.context)
         everything = torch.ones(shape, dtype=torch.bool, device=self.blocks.device)
         return everything.tril(diagonal=self.context - self.rows)

@@ -1,9 +1,13 @@
 """The kernels on a device, beside their references: the cases that CI gives to Triton's interpreter, and larger ones."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
+from serving.kernels import triton_fused
+from serving.layers.attention import LayerCache, Span, span_reference
 from tests.serving.kernels.decode_cases import (
     DecodeCase,
     assert_alone_is_together,
@@ -102,3 +106,30 @@ def test_the_weights_of_an_8b_model_are_multiplied(kind: str) -> None:
 @given(decoder_cases())
 def test_a_decoders_fused_step_is_the_plain_modules_step(case: DecoderCase) -> None:
     assert_the_step_is_the_plain_modules_step(case, "cuda")
+
+
+@pytest.mark.parametrize("loud", [1000.0, -465.0, torch.inf])
+def test_keys_beyond_what_fp8_holds_are_kept_as_its_largest(loud: float) -> None:
+    heads = torch.full((2, 1, 16), loud, dtype=torch.bfloat16, device="cuda")
+    slots = torch.arange(2, device="cuda")
+    for keep in (triton_fused.rotate_and_cache, triton_fused.rotate_and_cache_reference):
+        blocks = torch.zeros(2, 1, 4, 1, 16, device="cuda").to(torch.float8_e4m3fn)
+        cache = LayerCache(*blocks)
+        keep(heads, heads, heads, None, cache, slots)
+        kept = [part.float()[0, :2].unique().tolist() for part in (cache.keys, cache.values)]
+        assert kept == [[math.copysign(448.0, loud)]] * 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("rows", "context"), [(2, 3), (64, 700), (333, 1000)])
+def test_a_chunk_attends_to_what_was_before_it(dtype: torch.dtype, rows: int, context: int) -> None:
+    """By flash attention in bf16, by a mask in fp32."""
+    torch.manual_seed(1)
+    blocks = torch.randperm(70)[: -(-context // 16)]
+    cache = LayerCache(*torch.randn(2, 70, 16, 2, 64).to(dtype))
+    query = torch.randn(rows, 8, 64).to(dtype)
+    wanted = span_reference(query.float(), cache, Span(0, rows, context, blocks))
+    there = LayerCache(cache.keys.cuda(), cache.values.cuda())
+    found = span_reference(query.cuda(), there, Span(0, rows, context, blocks.cuda()))
+    close_by = {torch.bfloat16: 2e-2, torch.float32: 1e-5}[dtype]
+    torch.testing.assert_close(found.float().cpu(), wanted, rtol=close_by, atol=close_by)
