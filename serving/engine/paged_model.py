@@ -15,6 +15,7 @@ from torch import Tensor
 from serving.engine.graphs import FROM_HOST, DecodeGraphs, HostBatch
 from serving.engine.scheduler import Slice
 from serving.engine.step import HostStep, decode_batch, host_step, in_order, step_tensors
+from serving.kernels.capability import check_fp8
 from serving.layers.attention import LayerCache
 from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
@@ -95,7 +96,10 @@ class PagedModel:
         self._graphs = _graphs(model, self._caches, sizes) if sizes.max_requests else None
 
     def prepare(self) -> None:
-        """Record the steps that are to be replayed, if any."""
+        """Record the steps that are to be replayed, if any. On the thread that is to run the steps."""
+        if self.model.device.type == "cuda":
+            # Triton launches on the thread's device, wherever its tensors lie.
+            torch.cuda.set_device(self.model.device)
         if self._graphs is not None:
             logger.info("captured %s", self._graphs.capture())
 
@@ -178,6 +182,8 @@ def rows_multiple(model: Decoder) -> int:
 
 
 def _caches(model: Decoder, blocks: int, block_tokens: int, dtype: torch.dtype) -> list[LayerCache]:
+    if dtype == torch.float8_e4m3fn:
+        check_fp8(model.device)
     config = model.config
     vectors = (blocks, block_tokens, config.num_key_value_heads)
 

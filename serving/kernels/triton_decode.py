@@ -112,11 +112,12 @@ def paged_decode(
 def _check(query: Tensor, cache: LayerCache, tables: Tensor, contexts: Tensor) -> None:
     rows, heads, _ = query.shape
     kv_heads = cache.keys.shape[2]
+    parts = [part for part in cache if part is not None]
     wrong = [
         problem
         for problem, is_so in (
             (f"{heads} query heads over {kv_heads} key heads", heads % kv_heads != 0),
-            ("a cache that is not contiguous", not cache.keys.is_contiguous()),
+            ("a cache that is not contiguous", not all(part.is_contiguous() for part in parts)),
             (f"{tables.shape[0]} tables for {rows} rows", tables.shape[0] != rows),
             (f"{contexts.shape[0]} contexts for {rows} rows", contexts.shape[0] != rows),
             ("tables of a width of 0", tables.shape[1] == 0),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from serving.kernels import native
+from serving.kernels.capability import check_fp8
 from serving.quantize import fp8, int4, int8, scaled_rows
 from serving.quantize.packing import (
     pack_int4,
@@ -65,10 +66,12 @@ SCHEMES = {
 
 
 def quantized_linear(weight: Any, bias: Tensor | None, scheme: Scheme) -> nn.Module:
-    """A module for a weight that scheme encoded, as fast as its device has it."""
+    """A module for a weight that scheme encoded, as fast as its device has it. Raises ValueError for a GPU without fp8."""
     if weight[0].device.type == "cpu" and scheme.pack is not None and native.library() is not None:
         outputs, inputs = _shape(weight)
         return NativeLinear(scheme.name, scheme.pack(weight), bias, inputs, outputs)
+    if weight.codes.dtype == torch.float8_e4m3fn:
+        check_fp8(weight.codes.device)
     if scheme.name == "fp8-dynamic":
         return Fp8Linear(weight, bias)
     return StoredLinear(scheme, weight, bias)
@@ -133,7 +136,7 @@ def _product_by_kernel(linear: StoredLinear, rows: Tensor) -> Tensor | None:
 class Fp8Linear(nn.Module):
     """x [rows, inputs] → [rows, outputs], x rounded to fp8 with a scale a row: twice as fast where there are many rows.
 
-    The library chooses its product by the number of rows, so a row's last bits may depend on how many there are. Raises ValueError for a GPU that can't multiply fp8.
+    The library chooses its product by the number of rows, so a row's last bits may depend on how many there are.
     """
 
     codes: Tensor
@@ -142,7 +145,6 @@ class Fp8Linear(nn.Module):
 
     def __init__(self, weight: ScaledRows, bias: Tensor | None) -> None:
         super().__init__()
-        _check_fp8(weight.codes.device)
         self.out_features, self.in_features = weight.codes.shape
         self.register_buffer("codes", weight.codes)
         self.register_buffer("scales", weight.scales)
@@ -162,17 +164,6 @@ class Fp8Linear(nn.Module):
             out_dtype=torch.bfloat16 if rows.is_cuda else rows.dtype,
         ).to(rows.dtype)
         return product if self.bias is None else product + self.bias.to(product.dtype)
-
-
-def _check_fp8(device: torch.device) -> None:
-    if device.type != "cuda":
-        return
-    capability = torch.cuda.get_device_capability(device)
-    if capability < (8, 9):
-        raise ValueError(
-            f"'{torch.cuda.get_device_name(device)}' has compute capability {capability[0]}.{capability[1]}; "
-            "products in fp8 need 8.9 (Ada, Hopper) or later; use the scheme fp8, which widens weights"
-        )
 
 
 class NativeLinear(nn.Module):

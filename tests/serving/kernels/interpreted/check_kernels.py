@@ -78,13 +78,16 @@ def test_no_rows_are_no_work() -> None:
     assert none.shape == (0, 1, 16)
 
 
-def test_heads_that_do_not_share_evenly_are_refused() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     asked = ask(DecodeCase("fp32", "same", (5,), 2, 1, 16, 4, None, 0, 0), "cpu")
     query = torch.zeros(1, 3, 16)
     with pytest.raises(ValueError, match="3 query heads over 2 key heads"):
         paged_decode(query, asked.cache, asked.tables, asked.contexts)
     with pytest.raises(ValueError, match=r"tables of torch.int64; expected int32"):
         paged_decode(asked.query, asked.cache, asked.tables.long(), asked.contexts)
+    scattered = asked.cache._replace(values=torch.zeros(16, 4, 2, 8).transpose(0, 3))
+    with pytest.raises(ValueError, match="a cache that is not contiguous"):
+        paged_decode(asked.query, scattered, asked.tables, asked.contexts)
 
 
 @slowly
