@@ -5,10 +5,14 @@ a GPU's compiler refuses: layouts, types, more shared memory than there is.
 """
 
 import json
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
@@ -18,6 +22,8 @@ from serving.layers.attention import LayerCache
 
 _BF16 = torch.bfloat16
 _CACHE_DTYPES = (_BF16, torch.int8, torch.float8_e4m3fn)
+_TO_FP8 = ".e4m3x2.f32"
+_CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
 class NoDevice:
@@ -37,17 +43,36 @@ def compile_instead_of_launch() -> None:
     def compiled(self: Any, *args: Any, warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, warmup=True, **kwargs)
         kernel = kernel.result() if hasattr(kernel, "result") else kernel
-        said = {"name": self.__name__, "shared_bytes": kernel.metadata.shared}
+        said = {
+            "name": self.__name__,
+            "shared_bytes": kernel.metadata.shared,
+            "spilled_bytes": spilled_bytes(kernel.asm["cubin"]),
+            "to_fp8": [
+                line.split()[0] for line in kernel.asm["ptx"].splitlines() if _TO_FP8 in line
+            ],
+        }
         sys.stdout.write(f"{json.dumps(said)}\n")
         return kernel
 
     JITFunction.run = compiled
 
 
+def spilled_bytes(cubin: bytes) -> int:
+    """What a thread keeps in memory because its registers are full."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [_CUOBJDUMP, "-res-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(said.partition(" STACK:")[2].split()[0])
+
+
 def launch_all() -> None:
     for dtype in _CACHE_DTYPES:
         for head_dim in (64, 128):
             _decode(_cache(dtype, head_dim), head_dim)
+    _decode(_cache(_BF16, 256), 256)
+    _decode(_cache(_BF16, 128, kv_heads=1), 128)
     for outputs, inputs in ((4096, 4096), (28672, 4096), (1024, 3072), (1000, 576)):
         for rows in (1, 32):
             _products(torch.zeros(rows, inputs, dtype=_BF16), outputs)
@@ -59,9 +84,9 @@ def launch_all() -> None:
     triton_fused.norm_heads(torch.zeros(2, 16, 128, dtype=_BF16)[:, :8], rows[0, :128], 1e-6)
 
 
-def _cache(dtype: torch.dtype, head_dim: int) -> LayerCache:
-    blocks = torch.zeros(3, 16, 8, head_dim).to(dtype)
-    scales = torch.zeros(3, 16, 8) if dtype == torch.int8 else None
+def _cache(dtype: torch.dtype, head_dim: int, kv_heads: int = 8) -> LayerCache:
+    blocks = torch.zeros(3, 16, kv_heads, head_dim).to(dtype)
+    scales = torch.zeros(3, 16, kv_heads) if dtype == torch.int8 else None
     return LayerCache(blocks, blocks, scales, scales)
 
 
@@ -71,8 +96,9 @@ def _decode(cache: LayerCache, head_dim: int) -> None:
     triton_decode.paged_decode(heads, cache, tables, contexts)
     angles = torch.zeros(2, 1, head_dim, dtype=_BF16)
     slots = torch.zeros(2, dtype=torch.int64)
-    part = heads[:, :8]
+    part = heads[:, : cache.keys.shape[2]]
     triton_fused.rotate_and_cache(heads, part, part, (angles, angles), cache, slots)
+    triton_fused.rotate_and_cache(heads, part, part, None, cache, slots)
 
 
 def _products(rows: torch.Tensor, outputs: int) -> None:

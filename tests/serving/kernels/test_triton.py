@@ -19,7 +19,7 @@ from serving.kernels import triton_jit
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CHECKS = HERE / "interpreted" / "check_kernels.py"
-H100_SHARED_BYTES = 227 * 1024  # of one program
+SHARED_BYTES = 99 * 1024  # of one program, on the smallest GPUs since 2020; an H100 has 227 KiB
 
 has_triton = platform.system() == "Linux" and platform.machine() == "x86_64"
 only_with_triton = pytest.mark.skipif(
@@ -51,7 +51,7 @@ def test_kernels_say_in_the_interpreter_what_their_references_say() -> None:
 
 @pytest.mark.slow
 @only_with_triton
-def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
+def test_every_kernel_fits_an_h100(tmp_path: Path) -> None:
     arguments = ["-W", "ignore", "-m", "tests.serving.kernels.for_hopper"]
     done = run_python(arguments, TRITON_CACHE_DIR=str(tmp_path), TRITON_INTERPRET="0")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -66,7 +66,12 @@ def test_every_kernel_compiles_for_an_h100(tmp_path: Path) -> None:
         "_rotate_and_cache",
         "_silu_mul",
     }
-    assert max(kernel["shared_bytes"] for kernel in kernels) <= H100_SHARED_BYTES
+    assert max(kernel["shared_bytes"] for kernel in kernels) <= SHARED_BYTES
+    assert [kernel for kernel in kernels if kernel["spilled_bytes"]] == []
+    # What fp8 does not hold becomes its largest number, as the layers have it, and no NaN.
+    assert {how for kernel in kernels for how in kernel["to_fp8"]} == {
+        "cvt.rn.satfinite.e4m3x2.f32"
+    }
 
 
 def test_without_triton_a_launch_says_what_is_missing() -> None:
