@@ -151,10 +151,25 @@ def _evenly(step_ns: int, works: Mapping[str, Work]) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class ModelErrors:
-    """How far off the model was in the last steps, of their time: |said − took| / took. None before it said anything."""
+    """How far off the model was in the last steps, of their time. None before it said anything.
+
+    median, p95   of |said − took| / took
+    drift         the median of (said − took) / took: near zero after a fit; above, the steps have become faster than the
+                  ones that it was fitted to, below, slower
+    """
 
     median: float | None
     p95: float | None
+    drift: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkModelStats:
+    """version counts the fits. in_use: shares follow the model; else they go by tokens."""
+
+    version: int
+    in_use: bool
+    errors: ModelErrors
 
 
 class WorkModel:
@@ -184,12 +199,16 @@ class WorkModel:
         """How a step's time is shared out at present: by this version of the model, or by tokens."""
         return f"work_model/{self.version}" if self.fitted else "tokens"
 
+    def stats(self) -> WorkModelStats:
+        return WorkModelStats(self.version, self.fitted, self.errors())
+
     def errors(self) -> ModelErrors:
         """Of the last steps, each by the coefficients that were there before it."""
         if not self._errors:
-            return ModelErrors(None, None)
-        median, p95 = np.quantile(np.array(self._errors), [0.5, 0.95])
-        return ModelErrors(float(median), float(p95))
+            return ModelErrors(None, None, None)
+        errors = np.array(self._errors)
+        median, p95 = np.quantile(np.abs(errors), [0.5, 0.95])
+        return ModelErrors(float(median), float(p95), float(np.median(errors)))
 
     def observe(self, step_ns: int, works: Collection[Work], *, anchor: bool = False) -> None:
         """Learn from a step that took step_ns."""
@@ -197,7 +216,7 @@ class WorkModel:
             return  # the clock is too coarse for it; relative errors need a time
         features = _features(works)
         if self._candidate is not PLAIN and not anchor:
-            self._errors.append(abs(self._candidate.step_ns(features) / step_ns - 1.0))
+            self._errors.append(self._candidate.step_ns(features) / step_ns - 1.0)
         (self._anchors if anchor else self._steps).append((*features, float(step_ns)))
         self._observed += 1
         if self._observed % self._steps_between_fits == 0:

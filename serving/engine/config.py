@@ -27,6 +27,8 @@ class EngineConfig:
     cuda_graphs          replay recorded steps of answers instead of launching kernel by kernel; None: on a GPU
     attribution          share each step's time out to its requests; without it all time is unattributed, which is there
                          to measure what sharing takes
+    inter_token_ms       time between two tokens of an interactive answer that prompts beside it are cut for; 0: prompts
+                         are cut by max_batch_tokens only
     overlap              plan the next step while the device works on the last one; None: on a GPU
     """
 
@@ -43,6 +45,7 @@ class EngineConfig:
     speculate: str = ""
     cuda_graphs: bool | None = None
     attribution: bool = True
+    inter_token_ms: int = 0
     overlap: bool | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +58,8 @@ class EngineConfig:
                 f"max_batch_tokens={self.max_batch_tokens} is below "
                 f"max_batch_requests={self.max_batch_requests}: every request in a step needs a token"
             )
+        if self.inter_token_ms < 0:
+            raise ValueError(f"inter_token_ms={self.inter_token_ms}: expected at least 0")
         if self.kv_blocks is not None and self.kv_blocks < 1:
             raise ValueError(f"kv_blocks={self.kv_blocks}: expected at least 1, or None")
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
+from serving.engine.accounting import WorkModel, WorkModelStats
 from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
@@ -18,6 +19,7 @@ from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
+from serving.engine.pace import Allow, Pace, no_limit
 from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (
     DeviceClock,
@@ -52,6 +54,7 @@ class EngineStats:
     prefix_hit_tokens: int
     draft_tokens: int
     accepted_draft_tokens: int
+    work_model: WorkModelStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Engine:
             draft_model=draft_model,
             followers=followers,
         )
+        work_model = WorkModel()
         self._loop = StepLoop(
             Scheduler(
                 pool,
@@ -110,9 +114,11 @@ class Engine:
                 max_waiting=config.max_waiting,
                 propose=_propose(config),
                 kind_of_keys=partial(kind_of_keys, ropes),
+                pace=_pace(config, work_model),
             ),
             loaded.tokenizer,
             Limits(self.context_tokens, loaded.config.vocab_size),
+            work_model=work_model,
             drafting=config.speculation is not None,
             attribution=config.attribution,
             read_energy_uj=find_counter(loaded.model.device.type),
@@ -176,6 +182,7 @@ class Engine:
                 kv_blocks=scheduler.pool.blocks,
                 kv_blocks_used=scheduler.pool.used_blocks,
                 preemptions=scheduler.preemptions,
+                work_model=self._loop.work_model.stats(),
                 **asdict(self._loop.totals),
             )
 
@@ -319,6 +326,12 @@ def _propose(config: EngineConfig) -> Propose:
     if speculation is None:
         return no_drafts
     return (DeviceDrafts if speculation.draft_source else NGrams)(speculation.tokens)
+
+
+def _pace(config: EngineConfig, work_model: WorkModel) -> Allow:
+    if not config.inter_token_ms:
+        return no_limit
+    return Pace(config.inter_token_ms * 1_000_000, lambda: work_model.coefficients)
 
 
 def _raise(error: Exception) -> Callable[[], StepResult]:

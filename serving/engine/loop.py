@@ -89,12 +89,13 @@ class StepLoop:
         limits: Limits,
         now_ns: Callable[[], int] = time.monotonic_ns,
         *,
+        work_model: WorkModel | None = None,
         drafting: bool = False,
         attribution: bool = True,
         read_energy_uj: Counter | None = None,
     ) -> None:
         self.scheduler = scheduler
-        self.work_model = WorkModel()
+        self.work_model = work_model or WorkModel()
         self.totals = Totals()
         self._vocabulary = vocabulary
         self._limits = limits

@@ -4,7 +4,8 @@ Answers under way go before prompts, since somebody reads along; prompts are cut
 within its budget of tokens. Among prompts, and among those who wait, a lower priority number goes first, then whom
 somebody waits for (interactive before batch), then the team that got least so far (fairness.py), then who came
 first. When the KV cache is full, the last in that order gives its blocks back and computes its tokens again later.
-A batch request makes room for an interactive one.
+A batch request makes room for an interactive one, and while an interactive answer is under way, prompts are cut into
+chunks that keep its tokens coming in time (pace.py).
 
 A step may be planned while the one before it is still on the device: then a request's newest token is not known yet,
 and its slice says COMING in its place. No torch here.
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 
 from serving.engine.fairness import FairShare
 from serving.engine.kv_cache import BlockPool
+from serving.engine.pace import Allow, no_limit
 from serving.engine.prefix import PrefixNames
 from serving.engine.request import EngineOverloaded, Objective, Request, SamplingParams
 
@@ -147,6 +149,8 @@ class Scheduler:
 
     propose        drafts for an answer under way: tokens that may come next.
     kind_of_keys   by a prompt's length: prompts share keys of equal beginnings only where it gives the same.
+    pace           tokens of prompts beside so many answers that read so many keys. A block's worth is always computed:
+                   whoever waits to be read gets on.
     """
 
     def __init__(
@@ -158,6 +162,7 @@ class Scheduler:
         max_waiting: int,
         propose: Propose = no_drafts,
         kind_of_keys: KindOfKeys = one_kind,
+        pace: Allow = no_limit,
     ) -> None:
         self.pool = pool
         self._kind_of_keys = kind_of_keys
@@ -168,6 +173,7 @@ class Scheduler:
         self._max_batch_requests = max_batch_requests
         self._max_waiting = max_waiting
         self._propose = propose
+        self._pace = pace
         self._arrivals = 0
         self._waiting: dict[str, RequestState] = {}
         self._running: dict[str, RequestState] = {}
@@ -215,6 +221,7 @@ class Scheduler:
         plan = _Plan(self._max_batch_tokens, self._max_batch_tokens - len(answering))
         for state in answering:
             self._add_answer(plan, state)
+        self._keep_pace(plan)
         for state in sorted((*self._reading(), *self._ready_to_begin()), key=self._turn):
             if plan.budget:
                 self._add_prompt(plan, state)
@@ -241,6 +248,8 @@ class Scheduler:
 
     def _make_way(self) -> None:
         """What runs for nobody in particular gives its place to those whom somebody waits for."""
+        if not any(map(_is_batch, self._running.values())):
+            return
         waiting = [state for state in self._ready_to_begin() if not _is_batch(state)]
         places = self._max_batch_requests - len(self._running)
         blocks = self.pool.free_blocks
@@ -281,6 +290,16 @@ class Scheduler:
         newest = state.token_ids[state.computed_tokens :] or [COMING]
         plan.add(state, [*newest, *self._drafts(plan, state)])
 
+    def _keep_pace(self, plan: "_Plan") -> None:
+        """Leave as much for prompts as those can wait for who read along."""
+        answering = [state for state, _ in plan.parts.values()]
+        if all(map(_is_batch, answering)):
+            return
+        context_tokens = sum(state.computed_tokens + 1 for state in answering)
+        allowed = self._pace(len(answering), context_tokens)
+        if allowed is not None:
+            plan.budget = min(plan.budget, max(allowed, self.pool.block_tokens))
+
     def _drafts(self, plan: "_Plan", state: RequestState) -> Sequence[int]:
         """As many as the budget, the cache and what is left of the answer have room for."""
         if state.coming_tokens:
@@ -303,8 +322,10 @@ class Scheduler:
 
     def _begin_if_there_is_room(self, plan: "_Plan", state: RequestState) -> bool:
         """Let a waiting request in. Once there is no room for one, nobody behind it is let in: the long would starve."""
+        if plan.is_full:
+            return False
         names = self._names_to_find(state)
-        if plan.is_full or plan.will_compute(names[self.pool.find(names) :]):
+        if plan.will_compute(names[self.pool.find(names) :]):
             return False
         plan.is_full = not self._begin(state, names)
         return not plan.is_full

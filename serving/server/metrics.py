@@ -2,13 +2,14 @@
 
 Meters    counts and times what the server sees, and puts the engine's own figures beside them
 
-Names that begin with vllm: are those of vLLM 0.11 and later, with its buckets. Ours begin with costwatch:, which is where
+Names that begin with vllm: are those of vLLM 0.11 to 0.32, with its buckets and labels. Ours begin with costwatch:, which is where
 the device's time is, and what of it was in vain.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+from serving.engine.accounting import WorkModelStats
 from serving.engine.request import DeviceClock, Finished, FinishReason, Progress
 from serving.server.exposition import Family, Histogram, Sample, render
 from serving.server.runtime import Stats
@@ -36,6 +37,7 @@ _REASONS = {
 _COUNTED_AS = {
     "prefix_cache_queries": "queried_tokens",
     "prefix_cache_hits": "cached_tokens",
+    "prompt_tokens_cached": "cached_tokens",
     "spec_decode_num_draft_tokens": "draft_tokens",
     "spec_decode_num_accepted_tokens": "accepted_draft_tokens",
 }
@@ -144,8 +146,10 @@ class Meters:
     # What is said
 
     def render(self) -> str:
-        families = [*self._engine(), *self._requests(), *self._histograms(), *self._device()]
-        return render(families, {"model_name": self._model})
+        model = {"model_name": self._model}
+        as_vllm = [*self._engine(), *self._requests(), *self._histograms()]
+        ours = [*self._device(), *_of_work_model(self._stats().work_model)]
+        return render(as_vllm, {**model, "engine": "0"}) + render(ours, model)
 
     def _engine(self) -> Iterator[Family]:
         stats = self._stats()
@@ -166,6 +170,10 @@ class Meters:
         for name, meaning in (
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache."),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache."),
+            (
+                "prompt_tokens_cached",
+                "Prompt tokens that were not computed, for they were in the cache.",
+            ),
             ("spec_decode_num_draft_tokens", "Tokens proposed by speculative decoding."),
             ("spec_decode_num_accepted_tokens", "Proposed tokens that were right."),
         ):
@@ -222,6 +230,34 @@ class Meters:
             "state",
             {"recorded": spans.recorded, "sent": spans.sent, "lost": spans.lost},
         )
+
+
+def _of_work_model(model: WorkModelStats) -> Iterator[Family]:
+    """What decides the shares of a step's time, and how far off it is."""
+    yield _gauge("costwatch:work_model_version", "Fits of the work model so far.", model.version)
+    yield _gauge(
+        "costwatch:work_model_in_use",
+        "1: requests are charged by the work model; 0: by tokens, while it is not fitted or far off.",
+        int(model.in_use),
+    )
+    errors = model.errors
+    if errors.median is None or errors.p95 is None or errors.drift is None:
+        return
+    by_quantile: list[Sample] = [
+        ({"quantile": "0.5"}, errors.median),
+        ({"quantile": "0.95"}, errors.p95),
+    ]
+    yield Family(
+        "costwatch:step_time_residual_ratio",
+        "gauge",
+        "Of the last steps: how far the work model was off before it saw them, over the time that they took.",
+        by_quantile,
+    )
+    yield _gauge(
+        "costwatch:step_time_drift_ratio",
+        "Median of (predicted - measured) / measured of the last steps; far from 0, the fit is of other work or another machine.",
+        errors.drift,
+    )
 
 
 def _gauge(name: str, meaning: str, value: float) -> Family:

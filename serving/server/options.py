@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.engine.config import KV_CACHE_DTYPES
+
 _ENV = "COSTWATCH_RUNTIME_"
 DTYPES = ("float32", "bfloat16", "float16")
-# What the engine knows under these names; it says more where a name does not fit the model or the device.
-KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,7 @@ class ServeOptions:
     max_batch_requests: int
     max_batch_tokens: int
     max_waiting: int
+    inter_token_ms: int
     kv_cache_mib: int
     kv_cache_dtype: str
     prefix_cache: bool
@@ -62,6 +63,12 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add("--max-batch-requests", _positive, 16, "requests that one step serves at most")
     parser.add("--max-batch-tokens", _positive, 512, "tokens that one step computes at most")
     parser.add("--max-waiting", _positive, 256, "requests that may wait; more get 429")
+    parser.add(
+        "--inter-token-ms",
+        _whole("milliseconds, 0 for no target", 0, 60_000),
+        0,
+        "between two tokens of an interactive answer: prompts beside it are cut so that it holds",
+    )
     parser.add("--kv-cache-mib", _positive, 256, "memory for the keys and values of contexts")
     parser.add(
         "--kv-cache-dtype",

@@ -100,6 +100,7 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
         max_batch_requests=options.max_batch_requests,
         max_batch_tokens=options.max_batch_tokens,
         max_waiting=options.max_waiting,
+        inter_token_ms=options.inter_token_ms,
         kv_cache_bytes=options.kv_cache_mib * 2**20,
         kv_cache_dtype=options.kv_cache_dtype,
         prefix_cache=options.prefix_cache,

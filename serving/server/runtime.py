@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from serving.engine.accounting import WorkModelStats
 from serving.engine.request import Constraint, DeviceClock, Progress, Request
 from serving.engine.tool_reader import CallPart
 from serving.server.tools import Tools
@@ -29,6 +30,8 @@ class Stats(Protocol):
     def kv_blocks_used(self) -> int: ...
     @property
     def preemptions(self) -> int: ...
+    @property
+    def work_model(self) -> WorkModelStats: ...
 
 
 class Engine(Protocol):

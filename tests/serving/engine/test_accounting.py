@@ -196,13 +196,23 @@ def test_each_fit_has_a_version_and_shares_say_which() -> None:
 
 def test_errors_are_those_of_steps_that_the_model_had_not_seen() -> None:
     model = WorkModel()
-    assert model.errors() == ModelErrors(None, None)
+    assert model.errors() == ModelErrors(None, None, None)
     _watched(model, 200, H100, seed=7)
     errors = model.errors()
     assert errors.median == pytest.approx(0.0, abs=1e-6)
     slower = Coefficients(*(2 * getattr(H100, each.name) for each in fields(H100)))
     _watched(model, 40, slower, seed=8)
     assert model.errors().p95 == pytest.approx(0.5, abs=0.01)
+
+
+def test_drift_says_whether_steps_have_become_slower_or_faster() -> None:
+    for factor, drift in ((2.0, -0.5), (0.5, 1.0)):
+        model = WorkModel()
+        _watched(model, 520, H100, seed=7)
+        assert model.errors().drift == pytest.approx(0.0, abs=1e-6)
+        other = Coefficients(*(factor * getattr(H100, each.name) for each in fields(H100)))
+        _watched(model, 300, other, seed=8)
+        assert model.errors().drift == pytest.approx(drift, abs=0.01)
 
 
 def test_a_model_that_is_far_off_is_not_used_until_it_is_better(

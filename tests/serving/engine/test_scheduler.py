@@ -1,20 +1,26 @@
 """Who computes how much in the next step."""
 
-import pytest
+from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.engine.accounting import PLAIN, Coefficients
 from serving.engine.kv_cache import BlockPool
-from serving.engine.request import EngineOverloaded
+from serving.engine.pace import Pace
+from serving.engine.request import EngineOverloaded, Objective
 from serving.engine.scheduler import RequestState, Scheduler
 from tests.serving.engine.fakes import a_request
 
 
-def a_scheduler(blocks: int = 64, **sizes: int) -> Scheduler:
+def a_scheduler(blocks: int = 64, **sizes: Any) -> Scheduler:
     sizes = {"max_batch_tokens": 16, "max_batch_requests": 4, "max_waiting": 8} | sizes
     return Scheduler(BlockPool(blocks, block_tokens=4, sharing=False), **sizes)
 
 
-def a_state(request_id: str, prompt_tokens: int) -> RequestState:
-    return RequestState(a_request(request_id, [1] * prompt_tokens), 0, 1_000)
+def a_state(request_id: str, prompt_tokens: int, **wishes: Any) -> RequestState:
+    return RequestState(a_request(request_id, [1] * prompt_tokens, **wishes), 0, 1_000)
 
 
 def step(scheduler: Scheduler) -> dict[str, int]:
@@ -96,3 +102,46 @@ def test_a_chunk_reads_the_keys_of_every_token_before_it() -> None:
     (second,) = scheduler.plan()
     assert first[0].context_tokens == sum(range(1, 17))
     assert second.context_tokens == 17 + 18 + 19 + 20
+
+
+# A step takes 1,000 ns, an answer's token 50 and the keys it reads 1 each, a prompt's token 100.
+_KNOWN = Coefficients(1_000, 100, 50, 1)
+
+
+def test_prompts_leave_time_for_the_next_token_of_who_reads_along() -> None:
+    scheduler = a_scheduler(max_batch_tokens=64, pace=Pace(2_100, lambda: _KNOWN))
+    scheduler.add(a_state("chat", 3))
+    step(scheduler)
+    scheduler.add(a_state("document", 40))
+    assert step(scheduler) == {"chat": 1, "document": 10}  # 1,000 + 50 + 4 + 10 · 100
+
+
+def test_nobody_waits_for_the_tokens_of_a_batch_answer() -> None:
+    scheduler = a_scheduler(max_batch_tokens=64, pace=Pace(2_100, lambda: _KNOWN))
+    scheduler.add(a_state("file", 3, objective=Objective.BATCH))
+    step(scheduler)
+    scheduler.add(a_state("document", 40))
+    assert step(scheduler) == {"file": 1, "document": 40}
+
+
+def test_a_step_is_cut_by_tokens_while_its_time_cannot_be_told() -> None:
+    scheduler = a_scheduler(max_batch_tokens=64, pace=Pace(2_100, lambda: PLAIN))
+    scheduler.add(a_state("chat", 3))
+    step(scheduler)
+    scheduler.add(a_state("document", 40))
+    assert step(scheduler) == {"chat": 1, "document": 40}
+
+
+@given(target_ns=st.integers(0, 20_000), prompt_tokens=st.integers(1, 120))
+def test_a_target_that_cannot_be_kept_starves_nobody(target_ns: int, prompt_tokens: int) -> None:
+    scheduler = a_scheduler(max_batch_tokens=64, pace=Pace(target_ns, lambda: _KNOWN))
+    scheduler.add(a_state("chat", 3))
+    step(scheduler)
+    scheduler.add(a_state("document", prompt_tokens))
+    read = 0
+    while read < prompt_tokens:
+        computed = step(scheduler)
+        assert computed["chat"] == 1
+        read += computed["document"]
+        took_ns = 1_000 + 50 + 100 * computed["document"]
+        assert took_ns <= target_ns or computed["document"] <= 4  # a block's worth

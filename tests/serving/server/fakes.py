@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from serving.engine.accounting import ModelErrors, WorkModelStats
 from serving.engine.request import (
     Constraint,
     ConstraintKind,
@@ -105,6 +106,9 @@ SERVED = Served(
 )
 
 
+_WORK_MODEL = WorkModelStats(7, True, ModelErrors(0.02, 0.1, -0.01))
+
+
 @dataclass(frozen=True)
 class FakeStats:
     running: int
@@ -112,6 +116,7 @@ class FakeStats:
     kv_blocks: int = 100
     kv_blocks_used: int = 25
     preemptions: int = 3
+    work_model: WorkModelStats = _WORK_MODEL
 
 
 @dataclass(eq=False)

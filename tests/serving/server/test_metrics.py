@@ -72,7 +72,19 @@ class Scraper:
             return str(answer.read().decode())
 
     def value(self, name: str, **labels: str) -> float:
-        return parsed(self.text())[name, tuple({"model_name": "fake-model", **labels}.items())]
+        engine = {"engine": "0"} if name.startswith("vllm:") else {}
+        own = {"model_name": "fake-model", **engine, **labels}
+        return parsed(self.text())[name, tuple(own.items())]
+
+    def families(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """Kind and labels by name, without those that a histogram's samples have."""
+        lines = self.text().splitlines()
+        kinds = dict(line.split(" ")[2:] for line in lines if line.startswith("# TYPE "))
+        found: dict[str, tuple[str, frozenset[str]]] = {}
+        for name, labels in parsed(self.text()):
+            family = name if name in kinds else name.rpartition("_")[0]
+            found[family] = (kinds[family], frozenset(dict(labels)) - {"le"})
+        return found
 
     def client(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
@@ -126,6 +138,41 @@ def test_the_devices_time_is_there_by_what_it_went_to(scraped: Scraper, engine: 
     assert scraped.value("costwatch:device_seconds_total", state="idle") > 0
     assert scraped.value("costwatch:wasted_device_seconds_total", reason="cancelled") == 0
     assert scraped.value("costwatch:spans_total", state="recorded") == 1
+
+
+# From vllm/v1/metrics/loggers.py and vllm/v1/spec_decode/metrics.py of 0.32; Prometheus' client writes _total behind counters.
+_OF_VLLM = {
+    "counter": {
+        "num_preemptions_total", "prompt_tokens_total", "prompt_tokens_cached_total", "generation_tokens_total",
+        "prefix_cache_queries_total", "prefix_cache_hits_total", "spec_decode_num_draft_tokens_total",
+        "spec_decode_num_accepted_tokens_total",
+    },
+    "gauge": {"num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"},
+    "histogram": {
+        "time_to_first_token_seconds", "inter_token_latency_seconds", "request_time_per_output_token_seconds",
+        "e2e_request_latency_seconds", "request_queue_time_seconds", "request_inference_time_seconds",
+        "request_prefill_time_seconds", "request_decode_time_seconds", "request_prompt_tokens",
+        "request_generation_tokens",
+    },
+}  # fmt: skip
+
+
+def test_vllms_names_have_its_types_and_labels(scraped: Scraper) -> None:
+    labels = frozenset({"model_name", "engine"})
+    expected = {
+        f"vllm:{name}": (kind, labels) for kind, names in _OF_VLLM.items() for name in names
+    }
+    expected["vllm:request_success_total"] = ("counter", labels | {"finished_reason"})
+    found = scraped.families()
+    assert {name: said for name, said in found.items() if name.startswith("vllm:")} == expected
+
+
+def test_how_far_off_the_work_model_is_can_be_watched(scraped: Scraper) -> None:
+    assert scraped.value("costwatch:work_model_version") == 7
+    assert scraped.value("costwatch:work_model_in_use") == 1
+    assert scraped.value("costwatch:step_time_residual_ratio", quantile="0.5") == 0.02
+    assert scraped.value("costwatch:step_time_residual_ratio", quantile="0.95") == 0.1
+    assert scraped.value("costwatch:step_time_drift_ratio") == -0.01
 
 
 def test_the_histograms_have_vllms_buckets(scraped: Scraper) -> None:
