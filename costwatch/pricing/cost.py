@@ -84,6 +84,8 @@ class CostRow:
     output_tokens: int
     reasoning_output_tokens: int
     device_ns: int
+    device_ns_marginal: int
+    device_ns_alone: int
     energy_uj: int
     cost: Decimal
     currency: str
@@ -142,10 +144,17 @@ _QUANTITIES = (
     "output_tokens",
     "reasoning_output_tokens",
     "device_ns",
+    "device_ns_marginal",
+    "device_ns_alone",
     "energy_uj",
 )
 # Details that go with the meter that they are a detail of.
-_METER_OF = {"reasoning_output_tokens": "output_tokens", "energy_uj": "device_ns"}
+_METER_OF = {
+    "reasoning_output_tokens": "output_tokens",
+    "device_ns_marginal": "device_ns",
+    "device_ns_alone": "device_ns",
+    "energy_uj": "device_ns",
+}
 
 _GROUPED = """
 SELECT {keys}, {start}, {counts}, {quantities},

@@ -54,9 +54,12 @@ def test_a_format_or_month_that_is_none_is_explained(
 
 
 def test_capacity_is_conserved(furnished: Organization, reader: Reader) -> None:
-    [device] = reader.get("capacity", start="2026-11-01", end="2026-12-01")["results"]
+    capacity = reader.get("capacity", start="2026-11-01", end="2026-12-01")
+    [device] = capacity["results"]
     parts = (device["attributed_ns"], device["unattributed_ns"], device["idle_ns"])
     assert sum(parts) == device["wall_ns"] > 0
+    charged = sum(team["device_ns"] for team in capacity["teams"])
+    assert sum(team["device_ns_hour_normalised"] for team in capacity["teams"]) == charged > 0
 
 
 def test_ingest_health_says_what_became_of_each_span(
