@@ -7,8 +7,11 @@ A block is in one of three places:
     free   its content is worth nothing
 """
 
+from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+
+_INT32 = "i"  # numpy takes an array of them without looking at each
 
 
 class BlockPool:
@@ -23,7 +26,7 @@ class BlockPool:
         self.block_tokens = block_tokens
         self.sharing = sharing
         self._free = list(reversed(range(blocks)))  # the last one goes out first
-        self._tables: dict[str, list[int]] = {}
+        self._tables: dict[str, array[int]] = {}
         self._holders: Counter[int] = Counter()  # tables that a block is in
         self._by_name: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
@@ -44,8 +47,8 @@ class BlockPool:
         return self.blocks * self.block_tokens
 
     def table(self, request_id: str) -> Sequence[int]:
-        """The request's blocks in the order of its tokens."""
-        return tuple(self._tables.get(request_id, ()))
+        """A copy of the request's blocks, in the order of its tokens."""
+        return array(_INT32, self._tables.get(request_id, ()))
 
     def find(self, names: Sequence[bytes]) -> int:
         """How many of the names, from the first on, have a block here."""
@@ -62,7 +65,7 @@ class BlockPool:
         shared = [self._by_name[name] for name in names[: self.find(names)]]
         for block in shared:
             self._hold(block)
-        self._tables[request_id] = list(shared)
+        self._tables[request_id] = array(_INT32, shared)
         if not self.grow(request_id, tokens):
             self.release(request_id)
             return None
@@ -70,7 +73,7 @@ class BlockPool:
 
     def grow(self, request_id: str, tokens: int) -> bool:
         """Make room for `tokens` tokens in all. False, with nothing changed, when too few blocks are free."""
-        table = self._tables.get(request_id, [])
+        table = self._tables.get(request_id, array(_INT32))
         wanted = -(-tokens // self.block_tokens) - len(table)
         if wanted > self.free_blocks:
             return False
@@ -91,7 +94,7 @@ class BlockPool:
     def release(self, request_id: str) -> None:
         """Take all blocks of a request back. One that holds none is no mistake: it may never have run."""
         # The last goes first, here and out of the kept ones: without its beginning a prefix is never found.
-        for block in reversed(self._tables.pop(request_id, [])):
+        for block in reversed(self._tables.pop(request_id, array(_INT32))):
             self._holders[block] -= 1
             if self._holders[block]:
                 continue

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from serving.engine.graphs import FROM_HOST, HostBatch
+from serving.engine.graphs import FROM_HOST, HostBatch, Int32s
 from serving.engine.scheduler import COMING, Slice
 from serving.layers.attention import PagedBatch, Span
 
@@ -86,8 +86,6 @@ def host_step(
     for part in ordered:
         numbers.add(part, block_tokens)
     numbers.pad(pad_to, scratch_block * block_tokens)
-    widest = max((len(part.block_table) for part in decodes), default=0)
-    tables = [block for part in decodes for block in _table_rows(part, widest)]
     contexts = [context for part in decodes for context in range(part.start + 1, part.end + 1)]
     blocks = [block for part in chunks for block in part.block_table[: _blocks(part, block_tokens)]]
     return HostStep(
@@ -96,7 +94,7 @@ def host_step(
         slots=_int64s(numbers.slots),
         sampled=_int64s(numbers.sampled + [0] * (-len(numbers.sampled) % pad_to)),
         contexts=_int64s(contexts),
-        tables=_int64s(tables).reshape(len(contexts), widest),
+        tables=_tables(decodes).astype(np.int64),
         blocks=_int64s(blocks),
         chunks=[Chunk(len(part.token_ids), part.end, part.prompt_tokens) for part in chunks],
         coming=_int64s([(row, places[name]) for row, name in numbers.coming]).reshape(-1, 2).T,
@@ -145,19 +143,17 @@ def decode_batch(
     sources = [FROM_HOST] * len(numbers.token_ids)
     for row, request_id in numbers.coming:
         sources[row] = places[request_id]
-    widest = max(len(part.block_table) for part in slices)
-    tables = [block for part in slices for block in _table_rows(part, widest)]
     return HostBatch(
         token_ids=_int32s(numbers.token_ids),
         sources=_int32s(sources),
         positions=_int32s(numbers.positions),
         slots=_int32s(numbers.slots),
         contexts=_int32s(numbers.positions) + 1,
-        tables=_int32s(tables).reshape(-1, widest),
+        tables=_tables(slices),
     )
 
 
-def _int32s(numbers: Sequence[int]) -> NDArray[np.int32]:
+def _int32s(numbers: Sequence[int]) -> Int32s:
     return np.array(numbers, dtype=np.int32)
 
 
@@ -199,10 +195,16 @@ def _blocks(part: Slice, block_tokens: int) -> int:
     return -(-part.end // block_tokens)
 
 
-def _table_rows(part: Slice, width: int) -> list[int]:
-    """The slice's table once for each of its rows."""
-    row = [*part.block_table, *[0] * (width - len(part.block_table))]
-    return row * len(part.token_ids)
+def _tables(slices: Sequence[Slice]) -> Int32s:
+    """[rows, widest]: each slice's table once for each of its rows."""
+    rows = sum(len(part.token_ids) for part in slices)
+    tables = np.zeros((rows, max((len(part.block_table) for part in slices), default=0)), np.int32)
+    row = 0
+    for part in slices:
+        end = row + len(part.token_ids)
+        tables[row:end, : len(part.block_table)] = part.block_table
+        row = end
+    return tables
 
 
 def _on_device(arrays: Sequence[Int64s], device: torch.device) -> Sequence[Tensor]:
