@@ -297,8 +297,9 @@ def test_the_metrics_of_an_engine_that_has_answered(url: str) -> None:
     with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:
         found = parsed(answer.read().decode())
     tiny = ("model_name", "tiny")
-    assert found["vllm:generation_tokens_total", (tiny,)] == 5
-    assert found["vllm:num_requests_running", (tiny,)] == 0
+    engine = ("engine", "0")
+    assert found["vllm:generation_tokens_total", (tiny, engine)] == 5
+    assert found["vllm:num_requests_running", (tiny, engine)] == 0
     assert found["costwatch:device_seconds_total", (tiny, ("state", "attributed"))] > 0
     assert found["costwatch:device_seconds_total", (tiny, ("state", "unattributed"))] > 0
 
