@@ -15,6 +15,7 @@ from serving.kernels.triton_decode import paged_decode
 from serving.kernels.triton_fused import add_rms_norm, norm_heads, rotate_and_cache, silu_mul
 from serving.kernels.triton_linear import plain_linear
 from serving.layers.attention import LayerCache, PagedBatch, paged_attention
+from serving.layers.parallel import Summed, added_up
 from serving.layers.rotary import Angles, rotate
 
 # Up to so many rows a weight is read by our kernel, whose sums do not depend on how many rows there are; with more,
@@ -24,6 +25,8 @@ _ROWS_OF_OUR_PRODUCT = 32
 
 def _product(linear: nn.Module, rows: Tensor) -> Tensor:
     """Of a plain weight; a quantized module chooses its kernel itself."""
+    if isinstance(linear, Summed):
+        return added_up(_product(linear.part, rows))
     if isinstance(linear, nn.Linear) and len(rows) <= _ROWS_OF_OUR_PRODUCT:
         return plain_linear(rows, linear.weight, linear.bias)
     product: Tensor = linear(rows)

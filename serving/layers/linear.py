@@ -27,20 +27,26 @@ def pack(model: nn.Module) -> None:
     """
     if native.library() is None:
         return
-    packed: dict[
-        int, Tensor
-    ] = {}  # by the address of the original, which several modules may share
+    packed: dict[_Original, Tensor] = {}
     for name, linear in named_parts(model, nn.Linear):
-        address = linear.weight.data_ptr()
+        original = _original(linear.weight)
         if not _can_be_packed(linear.weight):
             continue
-        if address not in packed:
-            packed[address] = pack_weight(linear.weight)
-        replace_part(model, name, PackedLinear(packed[address], linear.weight.shape, linear.bias))
+        if original not in packed:
+            packed[original] = pack_weight(linear.weight)
+        replace_part(model, name, PackedLinear(packed[original], linear.weight.shape, linear.bias))
     for name, embedding in named_parts(model, nn.Embedding):
-        shared = packed.get(embedding.weight.data_ptr())
+        shared = packed.get(_original(embedding.weight))
         if shared is not None:
             replace_part(model, name, PackedEmbedding(shared, embedding.weight.shape))
+
+
+# Address and rows of a weight, which several modules may share. A head may share only the first rows of an embedding.
+_Original = tuple[int, int]
+
+
+def _original(weight: Tensor) -> _Original:
+    return weight.data_ptr(), len(weight)
 
 
 def _can_be_packed(weight: Tensor) -> bool:

@@ -23,6 +23,7 @@ class DecoderConfig:
     head_norms    queries and keys are normed, head by head, before they are turned
     windows       for each layer: a token sees at most so many of the last ones, itself included; None: all of them
     rotated       for each layer: whether positions turn its queries and keys
+    head_tokens   the first token whose logits the head computes, and the one behind the last; None: all tokens'
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class DecoderConfig:
     head_norms: bool = False
     windows: tuple[int | None, ...]
     rotated: tuple[bool, ...]
+    head_tokens: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:

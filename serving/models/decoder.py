@@ -70,7 +70,7 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """Token ids in, hidden rows out; `logits` turns the rows that are wanted into logits.
 
-    Where the config ties them, lm_head and embed_tokens are one matrix.
+    Where the config ties them, lm_head reads the rows of embed_tokens: they lie in memory once.
     """
 
     inverse_frequencies: Tensor
@@ -81,12 +81,21 @@ class Decoder(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        first, end = config.head_tokens or (0, config.vocab_size)
+        self.lm_head = nn.Linear(config.hidden_size, end - first, bias=False)
         if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+            self.tie_head()
         self.register_buffer(
             "inverse_frequencies", frequencies(config.head_dim, config.rope), persistent=False
         )
+
+    def tie_head(self) -> None:
+        """Let the head read the embedding's rows."""
+        rows = self.embed_tokens.weight
+        if self.config.head_tokens is not None:
+            first, end = self.config.head_tokens
+            rows = nn.Parameter(rows[first:end], requires_grad=rows.requires_grad)
+        self.lm_head.weight = rows
 
     @property
     def dtype(self) -> torch.dtype:

@@ -4,7 +4,7 @@ The model is laid out once, in the dtype and on the device that it is to have; e
 let go. So loading takes the model and one tensor.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -44,13 +44,20 @@ def laid_out(config: DecoderConfig, dtype: torch.dtype, device: torch.device | s
         model = Decoder(config)
     room = {
         name: torch.empty(weight.shape, dtype=dtype, device=device)
-        for name, weight in model.named_parameters()
+        for name, weight in _own_weights(model)
     }
     model.load_state_dict(room, assign=True, strict=False)
     if config.tie_word_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
+        model.tie_head()
     model.inverse_frequencies = model.inverse_frequencies.to(device)
     return model.requires_grad_(False).eval()
+
+
+def _own_weights(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """All but those that are another's memory: a tied head's."""
+    for name, weight in model.named_parameters():
+        if name != _HEAD or not model.config.tie_word_embeddings:
+            yield name, weight
 
 
 # Matrices that lie apart in a checkpoint and are read as one here.
@@ -77,7 +84,7 @@ def _parts(name: str) -> list[str]:
 def _places(model: Decoder) -> dict[str, Tensor]:
     """Where the numbers of each tensor go, by the checkpoint's names without the outer one."""
     places: dict[str, Tensor] = {}
-    for name, weight in model.named_parameters():
+    for name, weight in _own_weights(model):
         parts = _parts(name)
         rows = _rows(parts, weight, model.config)
         places |= zip(parts, torch.split(weight, rows), strict=True)

@@ -64,6 +64,15 @@ class FolderTensors(Mapping[str, Tensor]):
         tensor: Tensor = self._files[name].get_tensor(name)
         return tensor
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._files[name].get_slice(name).get_shape())
+
+    def part(self, name: str, dim: int, start: int, end: int) -> Tensor:
+        """From start to end, which is excluded, of one of a tensor's first two dimensions. Nothing else is read."""
+        stored = self._files[name].get_slice(name)
+        part: Tensor = stored[start:end] if dim == 0 else stored[:, start:end]
+        return part
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 

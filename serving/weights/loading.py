@@ -19,6 +19,7 @@ from serving.models.architectures import read_config
 from serving.models.config import DecoderConfig
 from serving.models.decoder import Decoder
 from serving.models.filling import checkpoint_names, from_checkpoint
+from serving.models.share import WHOLE, Share, part_of, piece_of
 from serving.models.unsupported import UnsupportedModel
 from serving.weights.checkpoint import (
     Checkpoint,
@@ -27,6 +28,7 @@ from serving.weights.checkpoint import (
     read_folder,
     write_folder,
 )
+from serving.weights.cut import cut, cut_codes
 from serving.weights.gguf_file import read_gguf
 from serving.weights.gguf_parts import model_name, parts_of
 from serving.weights.grouped import GroupedCodes, merged
@@ -55,19 +57,23 @@ def load(
     dtype: torch.dtype,
     cache_dir: Path | None,
     device: torch.device | str = "cpu",
+    share: Share = WHOLE,
 ) -> LoadedModel:
     """Load the model that source names (see the top of this file) onto a device, one tensor after the other.
 
     cache_dir   where a dequantized GGUF is kept, in a folder of its own, so that the next start takes no
                 seconds; None keeps none.
+    share       the part of it that one rank of several computes.
 
     Raises ModelNotLoaded or UnsupportedModel (both ValueError) with what was found and what would do.
     """
     path = source_path(source)
     checkpoint = read_folder(path) if path.is_dir() else _gguf(path, dtype, cache_dir)
     try:
-        config = read_config(checkpoint.config)
-        model = from_checkpoint(config, checkpoint.tensors, dtype=dtype, device=device)
+        whole = read_config(checkpoint.config)
+        config = part_of(whole, share)
+        tensors = cut(checkpoint.tensors, whole, share)
+        model = from_checkpoint(config, tensors, dtype=dtype, device=device)
     except UnsupportedModel as error:
         raise UnsupportedModel(f"'{source}': {error}") from None
     return LoadedModel(
@@ -75,13 +81,20 @@ def load(
         tokenizer=Tokenizer(checkpoint),
         config=config,
         name=model_name(path) if path.is_file() else path.resolve().name,
-        grouped=partial(_grouped, config, checkpoint),
+        grouped=partial(_grouped, whole, share, checkpoint),
     )
 
 
-def _grouped(config: DecoderConfig, checkpoint: Checkpoint, module: str) -> GroupedCodes | None:
+def _grouped(
+    config: DecoderConfig, share: Share, checkpoint: Checkpoint, module: str
+) -> GroupedCodes | None:
     names = checkpoint_names(config, f"{module}.weight")
-    return merged([checkpoint.grouped(name) for name in names])
+    # A tied head has a piece where the embedding, whose tensor it is, stays whole.
+    pieces = [
+        piece_of(config, share, name if len(names) > 1 else f"{module}.weight") for name in names
+    ]
+    codes = [checkpoint.grouped(name) for name in names]
+    return merged([cut_codes(*each) for each in zip(codes, pieces, strict=True)])
 
 
 def _gguf(file: Path, dtype: torch.dtype, cache_dir: Path | None) -> Checkpoint:
