@@ -13,9 +13,13 @@ _MOMENTS = 8
 
 
 class DeviceTime:
-    """Nanoseconds since the start, in three parts; none of them ever falls."""
+    """Nanoseconds since the start, in three parts; none of them ever falls.
 
-    def __init__(self, now_ns: int, now_unix_ns: int) -> None:
+    devices   that compute each step together, in the same time: what is counted here is the time of each of them.
+    """
+
+    def __init__(self, now_ns: int, now_unix_ns: int, devices: int = 1) -> None:
+        self._devices = devices
         self._started_ns = now_ns
         self._started_unix_ns = now_unix_ns
         self._attributed_ns = 0
@@ -52,6 +56,7 @@ class DeviceTime:
             attributed_ns=self._attributed_ns,
             unattributed_ns=self._unattributed_ns,
             idle_ns=self._idle_ns,
+            devices=self._devices,
         )
 
     @property

@@ -63,11 +63,12 @@ class EnergyBooks:
         self._idle_uj_per_ns = uj_per_ns if before is None else min(before, uj_per_ns)
 
 
-def find_counter(device_type: str) -> Counter | None:
-    """The counter of the first GPU ("cuda") or of all CPU packages ("cpu"). None where it is missing or may not be read,
-    and where other programs compute on the same GPU: the counter can't tell whose energy it was."""
+def find_counter(device_type: str, devices: int = 1) -> Counter | None:
+    """The counter of the first `devices` GPUs ("cuda") or of all CPU packages ("cpu"). None where it is missing or may not
+    be read, and where other programs compute on the same GPU: the counter can't tell whose energy it was."""
     try:
-        counter = _nvml_counter() if device_type == "cuda" else _powercap_counter(_POWERCAP)
+        is_gpu = device_type == "cuda"
+        counter = _nvml_counter(devices) if is_gpu else _powercap_counter(_POWERCAP)
         if counter is not None:
             counter()
     except Exception as reason:  # NVML has an error class for each of its codes
@@ -95,16 +96,16 @@ def _powercap_counter(folder: Path) -> Counter | None:
     return read_uj
 
 
-def _nvml_counter() -> Counter | None:
+def _nvml_counter(devices: int) -> Counter | None:
     import pynvml  # of the package nvidia-ml-py, which the extra "gpu" installs
 
     pynvml.nvmlInit()
-    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-    others = len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)) - 1
+    gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(devices)]
+    others = sum(len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)) - 1 for gpu in gpus)
     if others > 0:
-        logger.info("no energy is told: %d other programs compute on this GPU", others)
+        logger.info("no energy is told: %d other programs compute on our GPUs", others)
         return None
-    return lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) * 1_000
+    return lambda: sum(int(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) * 1_000 for gpu in gpus)
 
 
 __all__ = ["Counter", "EnergyBooks", "find_counter"]

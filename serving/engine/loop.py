@@ -80,7 +80,10 @@ class Totals:
 
 
 class StepLoop:
-    """The engine's books. Every request that submit() took is finished exactly once."""
+    """The engine's books. Every request that submit() took is finished exactly once.
+
+    devices   that compute each step together: a step's time counts once for each of them.
+    """
 
     def __init__(
         self,
@@ -93,6 +96,7 @@ class StepLoop:
         drafting: bool = False,
         attribution: bool = True,
         read_energy_uj: Counter | None = None,
+        devices: int = 1,
     ) -> None:
         self.scheduler = scheduler
         self.work_model = work_model or WorkModel()
@@ -105,7 +109,8 @@ class StepLoop:
         self._answers: dict[str, Answer] = {}
         self._prefixes = PrefixShadow()
         self._answered = RequestShadow()
-        self._time = DeviceTime(now_ns(), time.time_ns())
+        self._devices = devices
+        self._time = DeviceTime(now_ns(), time.time_ns(), devices)
         self._energy = read_energy_uj and EnergyBooks(read_energy_uj, now_ns())
         self._under_way = 0
 
@@ -225,13 +230,13 @@ class StepLoop:
         now_ns = self._now_ns()
         self._time.look(now_ns, is_idle=not self._under_way)
         if self._energy is not None:
-            self._energy.look(now_ns, self._time.busy_ns)
+            self._energy.look(now_ns, self._time.busy_ns * self._devices)
         return now_ns
 
     def _leave_unattributed(self, device_ns: int) -> None:
         self._time.leave_unattributed(device_ns)
         if self._energy is not None:
-            self._energy.charge(device_ns)
+            self._energy.charge(device_ns * self._devices)
 
     def _charge(self, answer: Answer, part: Slice, share: Share, accepted_drafts: int) -> None:
         answer.bill.charge(share, part, accepted_drafts, is_overrun=answer.is_over)
@@ -265,7 +270,7 @@ class StepLoop:
             return {part.request_id: NOTHING for part in step.slices}
         self._time.attribute(believed_ns)
         works = _works(step.slices)
-        shares = attribute(believed_ns, works, self.work_model.coefficients)
+        shares = attribute(believed_ns * self._devices, works, self.work_model.coefficients)
         if device_ns is not None:
             self.work_model.observe(believed_ns, works.values())
         return shares

@@ -128,7 +128,7 @@ class Waste:
 class Finished:
     """How a request ended and what it cost. Times are time.monotonic_ns(), None where it never got there.
 
-    device_ns sums over requests to the engine's attributed time exactly. device_ns_marginal is its own work
+    device_ns sums over requests to the engine's attributed time exactly, over all devices that computed. device_ns_marginal is its own work
     without a share of the fixed part of a step; device_ns_alone is what the step model says it would have taken
     with nobody else in the batch. All of the device's time of a request that was cancelled or failed is wasted too,
     which the reason says.
@@ -178,13 +178,18 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClock:
-    """Where the device's time went since the engine began, in nanoseconds. The three sum to wall_ns exactly."""
+    """Where the device's time went since the engine began, in nanoseconds. The three sum to wall_ns exactly.
+
+    devices   so many compute each step together, and each has these figures: what requests were charged sums to
+              attributed_ns · devices.
+    """
 
     started_unix_ns: int
     wall_ns: int
     attributed_ns: int  # shared out to requests, finished or not
     unattributed_ns: int  # busy for nobody: warm-up
     idle_ns: int
+    devices: int = 1
 
 
 class RequestRefused(ValueError):

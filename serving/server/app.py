@@ -82,7 +82,7 @@ def build_app(
     """
     access = access or Access()
     books = books or DeviceBooks(engine.clock)
-    meters = Meters(served.name, served.context_tokens, engine.stats, books.clock, recorder.counts)
+    meters = Meters(served.name, served.context_tokens, engine.stats, books.clocks, recorder.counts)
     desk = Desk(engine, served.name, recorder.record, Door(engine.stats), [meters])
     embeddings = Embeddings(desk, access, embedder, books)
     pages = _Pages(served, embedder, access, desk.door, recorder, meters)

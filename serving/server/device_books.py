@@ -1,4 +1,4 @@
-"""The device's time when something else than the engine computes on it too.
+"""The devices' time when something else than the engine computes on the first one too.
 
 The engine knows its own steps only; what lies between them it calls idle. Work that is done beside it is charged what the
 engine's books say was idle meanwhile, and never more than it took: so the three states still sum to the wall time, and no
@@ -8,7 +8,7 @@ slows the engine's steps down; these are charged for it.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,16 +18,15 @@ Result = TypeVar("Result")
 
 
 class DeviceBooks:
-    """engine_clock's figures never fall; nor do those of clock()."""
+    """engine_clock's figures never fall; nor do those of clocks()."""
 
     def __init__(self, engine_clock: Callable[[], DeviceClock]) -> None:
         self._engine_clock = engine_clock
         self._beside_ns = 0
         self._turn = threading.Lock()  # one at a time works beside the engine
         self._lock = threading.Lock()
-        self._until: DeviceClock | None = (
-            None  # where work is under way: what was known at its begin
-        )
+        # where work is under way: what was known at its begin
+        self._until: Sequence[DeviceClock] | None = None
 
     def charge(self, work: Callable[[], Result]) -> tuple[Result, int]:
         """Do the work, and say how many nanoseconds of the device it is charged. Work that fails is charged to nobody."""
@@ -45,7 +44,7 @@ class DeviceBooks:
     def _begin(self) -> DeviceClock:
         with self._lock:
             before = self._engine_clock()
-            self._until = self._both(before)
+            self._until = self._all(before)
             return before
 
     def _end(self, before: DeviceClock, took_ns: int) -> int:
@@ -56,17 +55,19 @@ class DeviceBooks:
             self._until = None
             return device_ns
 
-    def clock(self) -> DeviceClock:
-        """Where the device's time went. While work beside the engine is under way, up to its begin."""
+    def clocks(self) -> Sequence[DeviceClock]:
+        """Where each device's time went; the first is the one that works beside the engine, too. While such work is under
+        way, up to its begin."""
         with self._lock:
-            return self._until or self._both(self._engine_clock())
+            return self._until or self._all(self._engine_clock())
 
-    def _both(self, engine: DeviceClock) -> DeviceClock:
-        return replace(
+    def _all(self, engine: DeviceClock) -> Sequence[DeviceClock]:
+        first = replace(
             engine,
             attributed_ns=engine.attributed_ns + self._beside_ns,
             idle_ns=engine.idle_ns - self._beside_ns,
         )
+        return [first, *[engine] * (engine.devices - 1)]
 
 
 __all__ = ["DeviceBooks"]

@@ -7,7 +7,7 @@ the device's time is, and what of it was in vain.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from serving.engine.accounting import WorkModelStats
 from serving.engine.request import DeviceClock, Finished, FinishReason, Progress
@@ -79,10 +79,10 @@ class Meters:
         model: str,
         context_tokens: int,
         stats: Callable[[], Stats],
-        clock: Callable[[], DeviceClock],
+        clocks: Callable[[], Sequence[DeviceClock]],
         spans: Callable[[], Counts],
     ) -> None:
-        self._model, self._stats, self._clock, self._spans = model, stats, clock, spans
+        self._model, self._stats, self._clocks, self._spans = model, stats, clocks, spans
         self._times = {name: Histogram(bounds) for name, (_, bounds) in _TIMES.items()}
         lengths = _lengths(context_tokens)
         self._prompt_lengths, self._answer_lengths = Histogram(lengths), Histogram(lengths)
@@ -193,15 +193,15 @@ class Meters:
             yield Family(name, "histogram", meaning, histogram=histogram)
 
     def _device(self) -> Iterator[Family]:
-        clock, counted, spans = self._clock(), self._counted, self._spans()
+        clocks, counted, spans = self._clocks(), self._counted, self._spans()
         yield _counters(
             "costwatch:device_seconds_total",
-            "The device's time by what it went to; the sum is the time since the start.",
+            "The devices' time by what it went to; the sum is the time since the start, once for each of them.",
             "state",
             {
-                "attributed": clock.attributed_ns / 1e9,
-                "unattributed": clock.unattributed_ns / 1e9,
-                "idle": clock.idle_ns / 1e9,
+                "attributed": sum(clock.attributed_ns for clock in clocks) / 1e9,
+                "unattributed": sum(clock.unattributed_ns for clock in clocks) / 1e9,
+                "idle": sum(clock.idle_ns for clock in clocks) / 1e9,
             },
         )
         yield _counters(

@@ -118,7 +118,7 @@ def _run(
     embedder: Embedder | None,
 ) -> None:
     books = DeviceBooks(engine.clock)
-    telemetry = Telemetry(device_of(loaded), books.clock)
+    telemetry = Telemetry(devices_of(loaded), books.clocks)
     try:
         served = served_model(loaded, engine, options.served_model_name)
         access = Access(options.api_key)
@@ -142,12 +142,20 @@ def served_model(loaded: LoadedModel, engine: Engine, name: str) -> Served:
     )
 
 
-def device_of(loaded: LoadedModel) -> Device:
-    device = next(loaded.model.parameters()).device
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        return Device(id=f"GPU-{properties.uuid}", type=properties.name, hw_type="gpu")
-    return Device(id=f"{platform.node()}/cpu-0", type="cpu", hw_type="cpu")
+def devices_of(loaded: LoadedModel, ranks: int = 1) -> list[Device]:
+    """What computes: one for each rank that has a part of the model."""
+    if loaded.model.device.type == "cuda":
+        first = loaded.model.device.index or 0
+        return [_gpu(first + rank) for rank in range(ranks)]
+    return [
+        Device(id=f"{platform.node()}/cpu-{rank}", type="cpu", hw_type="cpu")
+        for rank in range(ranks)
+    ]
+
+
+def _gpu(index: int) -> Device:
+    properties = torch.cuda.get_device_properties(index)
+    return Device(id=f"GPU-{properties.uuid}", type=properties.name, hw_type="gpu")
 
 
 @contextlib.contextmanager
@@ -167,4 +175,4 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-__all__ = ["HttpServer", "device_of", "serve", "served_model"]
+__all__ = ["HttpServer", "devices_of", "serve", "served_model"]

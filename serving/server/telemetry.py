@@ -1,8 +1,8 @@
 """What the runtime tells about itself, over OTLP/HTTP; where to, the standard OTEL_* variables say.
 
-    Telemetry              one span per call when it is over; the device's time by state every few seconds
+    Telemetry              one span per call when it is over; the devices' time by state every few seconds
     PatientSpanExporter    sends a batch again until the receiver has it
-    DeviceTimeExporter     gives the device's time the engine's own beginning and end
+    DeviceTimeExporter     gives the devices' time the engine's own beginning and end
 
 Every call is recorded, whatever the caller's sampling flag says: a bill is no sample.
 """
@@ -13,7 +13,8 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,29 +149,38 @@ def stamp_device_time(data: MetricsData, started_unix_ns: int) -> MetricsData:
 def _stamped(metric: Metric, started_unix_ns: int) -> Metric:
     if metric.name != semconv.DEVICE_TIME or not isinstance(metric.data, Sum):
         return metric
-    wall_ns = sum(int(point.value) for point in metric.data.data_points)
+    wall_ns: Counter[AttributeValue | None] = Counter()
+    for point in metric.data.data_points:
+        wall_ns[_device_of(point)] += int(point.value)
     points = [
         replace(
             point,
             start_time_unix_nano=started_unix_ns,
-            time_unix_nano=started_unix_ns + wall_ns,
+            time_unix_nano=started_unix_ns + wall_ns[_device_of(point)],
         )
         for point in metric.data.data_points
     ]
     return replace(metric, data=replace(metric.data, data_points=points))
 
 
-class Telemetry:
-    """Sends spans and the device's time until it is closed. Make it when the engine has started.
+def _device_of(point: Any) -> AttributeValue | None:
+    return (point.attributes or {}).get(semconv.HW_ID)
 
-    clock is read once per export, so that the states of one export are of one instant.
+
+class Telemetry:
+    """Sends spans and the devices' time until it is closed. Make it when the engine has started.
+
+    devices   all of one type; each has its time of clocks, which is read once per export, so that all states of one
+              export are of one instant.
     """
 
-    def __init__(self, device: Device, clock: Callable[[], DeviceClock]) -> None:
-        self._device, self._clock = device, clock
+    def __init__(
+        self, devices: Sequence[Device], clocks: Callable[[], Sequence[DeviceClock]]
+    ) -> None:
+        self._devices, self._clocks = devices, clocks
         self._recorded = 0
         resource = _resource()
-        self._meters = _meter_provider(resource, clock().started_unix_ns)
+        self._meters = _meter_provider(resource, clocks()[0].started_unix_ns)
         self._meters.get_meter(_SCOPE).create_observable_counter(
             semconv.DEVICE_TIME, [self._observe], unit="ns", description="Device time by state"
         )
@@ -185,7 +195,7 @@ class Telemetry:
             call.name,
             context=parent,
             kind=SpanKind.SERVER,
-            attributes={**who_pays, **attributes_of(call, self._device)},
+            attributes={**who_pays, **attributes_of(call, self._devices[0])},
             start_time=call.arrived_unix_ns,
         )
         self._recorded += span.is_recording()  # False where OTEL_SDK_DISABLED is set
@@ -208,24 +218,26 @@ class Telemetry:
         return counts
 
     def _observe(self, _options: CallbackOptions) -> Iterable[Observation]:
-        clock = self._clock()
-        by_state = {
-            semconv.DEVICE_STATE_ATTRIBUTED: clock.attributed_ns,
-            semconv.DEVICE_STATE_UNATTRIBUTED: clock.unattributed_ns,
-            semconv.DEVICE_STATE_IDLE: clock.idle_ns,
-        }
-        return [
-            Observation(
-                value_ns,
-                {
-                    semconv.DEVICE_STATE: state,
-                    semconv.HW_ID: self._device.id,
-                    semconv.HW_TYPE: self._device.hw_type,
-                    semconv.DEVICE_TYPE: self._device.type,
-                },
-            )
-            for state, value_ns in by_state.items()
-        ]
+        for device, clock in zip(self._devices, self._clocks(), strict=True):
+            yield from _observations(device, clock)
+
+
+def _observations(device: Device, clock: DeviceClock) -> Iterator[Observation]:
+    by_state = {
+        semconv.DEVICE_STATE_ATTRIBUTED: clock.attributed_ns,
+        semconv.DEVICE_STATE_UNATTRIBUTED: clock.unattributed_ns,
+        semconv.DEVICE_STATE_IDLE: clock.idle_ns,
+    }
+    for state, value_ns in by_state.items():
+        yield Observation(
+            value_ns,
+            {
+                semconv.DEVICE_STATE: state,
+                semconv.HW_ID: device.id,
+                semconv.HW_TYPE: device.hw_type,
+                semconv.DEVICE_TYPE: device.type,
+            },
+        )
 
 
 def _resource() -> Resource:

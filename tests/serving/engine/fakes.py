@@ -119,6 +119,7 @@ def a_loop(
     context_tokens: int = 200,
     sharing: bool = True,
     propose: Propose = no_drafts,
+    devices: int = 1,
 ) -> StepLoop:
     pool = BlockPool(blocks, block_tokens, sharing=sharing)
     scheduler = Scheduler(
@@ -129,7 +130,8 @@ def a_loop(
         propose=propose,
     )
     limits = Limits(min(context_tokens, pool.capacity_tokens), vocab_size=1_000)
-    return StepLoop(scheduler, Alphabet(), limits, clock, drafting=propose is not no_drafts)
+    drafting = propose is not no_drafts
+    return StepLoop(scheduler, Alphabet(), limits, clock, drafting=drafting, devices=devices)
 
 
 def a_request(

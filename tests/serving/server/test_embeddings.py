@@ -133,7 +133,7 @@ def test_an_embedding_is_a_call_that_is_charged_its_time(
     assert said["gen_ai.request.model"] == "fake-embedder"
     assert said["gen_ai.usage.input_tokens"] == 3
     assert "gen_ai.request.temperature" not in said
-    assert call.finished[0].device_ns == books.clock().attributed_ns > 0
+    assert call.finished[0].device_ns == books.clocks()[0].attributed_ns > 0
 
 
 def test_a_failing_embedder_is_our_fault(
@@ -192,32 +192,38 @@ def test_every_text_is_in_one_batch_and_no_batch_is_large(lengths: list[int]) ->
         assert len(batch) == 1 or (len(batch) <= 32 and len(batch) * longest <= 1_024)
 
 
-def clock(attributed_ns: int, idle_ns: int) -> DeviceClock:
-    return DeviceClock(0, attributed_ns + idle_ns, attributed_ns, 0, idle_ns)
+def clock(attributed_ns: int, idle_ns: int, devices: int) -> DeviceClock:
+    return DeviceClock(0, attributed_ns + idle_ns, attributed_ns, 0, idle_ns, devices)
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.booleans())))
+@given(
+    st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.booleans())),
+    st.integers(1, 3),
+)
 def test_whatever_the_engine_does_meanwhile_the_devices_time_is_conserved_and_never_falls(
-    passed: list[tuple[int, int, bool]],
+    passed: list[tuple[int, int, bool]], devices: int
 ) -> None:
-    engine = [clock(0, 0)]
+    engine = [clock(0, 0, devices)]
     books = DeviceBooks(lambda: engine[0])
     charged_ns = 0
-    seen = [books.clock()]
+    seen = [books.clocks()]
     for busy_ns, idle_ns, is_work in passed:
-        later = clock(engine[0].attributed_ns + busy_ns, engine[0].idle_ns + idle_ns)
+        before = engine[0]
+        later = clock(before.attributed_ns + busy_ns, before.idle_ns + idle_ns, devices)
 
         def time_passes(later: DeviceClock = later) -> None:
             engine[0] = later
-            seen.append(books.clock())
+            seen.append(books.clocks())
 
         if is_work:
             charged_ns += books.charge(time_passes)[1]
         else:
             time_passes()
-        seen.append(books.clock())
-    for before, after in itertools.pairwise(seen):
-        assert after.attributed_ns >= before.attributed_ns
-        assert after.idle_ns >= before.idle_ns >= 0
-        assert after.attributed_ns + after.idle_ns == after.wall_ns
-    assert books.clock().attributed_ns == engine[0].attributed_ns + charged_ns
+        seen.append(books.clocks())
+    for device in range(devices):
+        for before, after in itertools.pairwise(clocks[device] for clocks in seen):
+            assert after.attributed_ns >= before.attributed_ns
+            assert after.idle_ns >= before.idle_ns >= 0
+            assert after.attributed_ns + after.idle_ns == after.wall_ns
+    attributed_ns = sum(each.attributed_ns for each in books.clocks())
+    assert attributed_ns == devices * engine[0].attributed_ns + charged_ns

@@ -16,7 +16,7 @@ import torch
 from collectors import semconv
 from serving.engine.engine import Engine, EngineConfig
 from serving.server.app import build_app
-from serving.server.run import device_of, served_model
+from serving.server.run import devices_of, served_model
 from serving.server.telemetry import Telemetry
 from serving.weights import load
 from tests.serving.server.fakes import ListRecorder
@@ -40,7 +40,7 @@ def _running(tiny_model: Path) -> Iterator[RunningServer]:
     loaded = load(str(tiny_model), dtype=torch.float32, cache_dir=None)
     engine = Engine(loaded, EngineConfig())
     engine.start()
-    telemetry = Telemetry(device_of(loaded), engine.clock)
+    telemetry = Telemetry(devices_of(loaded), lambda: [engine.clock()])
     try:
         with running(build_app(served_model(loaded, engine, "tiny"), engine, telemetry)) as server:
             yield server

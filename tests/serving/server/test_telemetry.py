@@ -40,7 +40,7 @@ class Told:
 
     def __init__(self, receiver: Receiver, engine: FakeEngine) -> None:
         self.receiver, self.engine = receiver, engine
-        self.telemetry = Telemetry(CPU, engine.clock)
+        self.telemetry = Telemetry([CPU], lambda: [engine.clock()])
 
     def ask(self, *asks: Any) -> None:
         """Call each with a client of the server, then close the server and the telemetry."""
