@@ -23,6 +23,7 @@ from serving.engine.pace import Allow, Pace, no_limit
 from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (
     DeviceClock,
+    EngineFailed,
     EngineOverloaded,
     FinishReason,
     Request,
@@ -55,6 +56,7 @@ class EngineStats:
     draft_tokens: int
     accepted_draft_tokens: int
     work_model: WorkModelStats
+    failure: str = ""  # why it computes no more; empty while it does
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Engine:
     request carries Finished, also when it failed, was cancelled, or the engine stopped. runner computes the
     steps; None makes one for the model, with a KV cache of the configured size. Where config.overlap says so, the next
     step is planned and launched before the last one's tokens are looked at, and the device never waits for us.
+    followers are the other ranks where the model is one rank's part; when one is lost, the engine has failed.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Engine:
             followers=followers,
         )
         work_model = WorkModel()
+        devices = 1 if followers is None else followers.ranks
         self._loop = StepLoop(
             Scheduler(
                 pool,
@@ -121,7 +125,8 @@ class Engine:
             work_model=work_model,
             drafting=config.speculation is not None,
             attribution=config.attribution,
-            read_energy_uj=find_counter(loaded.model.device.type),
+            read_energy_uj=find_counter(loaded.model.device.type, devices),
+            devices=devices,
         )
         self._loaded = loaded
         self._grammars: Grammars | None = None
@@ -134,6 +139,8 @@ class Engine:
         self._failure: Exception | None = None
         self._warm = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
+        if followers is not None:
+            followers.when_lost(self.abandon)
 
     def start(self) -> None:
         """Begin to serve; returns after the warm-up. Raises what the warm-up failed with."""
@@ -153,13 +160,22 @@ class Engine:
             self._grammars.close()
 
     def submit(self, request: Request, on_progress: OnProgress) -> None:
-        """Queue a request. Raises RequestRefused (it can't be served as it stands) or EngineOverloaded; then
-        on_progress is never called. A new constraint is compiled first, which may take a second."""
+        """Queue a request. Raises RequestRefused (it can't be served as it stands), EngineOverloaded or EngineFailed;
+        then on_progress is never called. A new constraint is compiled first, which may take a second."""
         matcher = self._matcher(request)
         with self._wake:
+            if self._failure is not None:
+                raise EngineFailed(str(self._failure))
             if self._stopping:
                 raise EngineOverloaded("the engine is stopping; try again later")
             self._loop.submit(request, on_progress, matcher)
+            self._wake.notify()
+
+    def abandon(self, reason: str) -> None:
+        """Compute no more: every request ends with this error, and later ones are told it. From any thread."""
+        with self._wake:
+            self._failure = self._failure or EngineFailed(reason)
+            self._stopping = True
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
@@ -183,6 +199,7 @@ class Engine:
                 kv_blocks_used=scheduler.pool.used_blocks,
                 preemptions=scheduler.preemptions,
                 work_model=self._loop.work_model.stats(),
+                failure=str(self._failure or ""),
                 **asdict(self._loop.totals),
             )
 
@@ -201,14 +218,17 @@ class Engine:
             self._prepare()
             self._warm_up()
         except Exception as error:
-            self._failure, self._stopping = error, True
+            self._failure, self._stopping = self._failure or error, True
         self._warm.set()
         while not self._stopping:
             self._turn()
         if self._under_way is not None:
             last, self._under_way = self._under_way, None
             self._settle(last)
-        self._deliver(self._end_all(FinishReason.CANCELLED))
+        if self._failure is None:
+            self._deliver(self._end_all(FinishReason.CANCELLED))
+        else:
+            self._deliver(self._end_all(FinishReason.ERROR, str(self._failure)))
 
     def _turn(self) -> None:
         """Launch the next step, then hand out what the one before it gave; without overlap, what this one gave."""
@@ -257,6 +277,8 @@ class Engine:
             self._deliver(deliveries)
             return
         self._fail(before, result)
+        if isinstance(result, EngineFailed):
+            self.abandon(str(result))
         after, self._under_way = self._under_way, None
         if after is not None:  # it builds on what the failed one should have computed
             _wait(after)

@@ -200,10 +200,15 @@ class EngineOverloaded(RuntimeError):
     """The waiting queue is full; try again later."""
 
 
+class EngineFailed(RuntimeError):
+    """The engine can compute nothing more; the message says why, and what would do."""
+
+
 __all__ = [
     "Constraint",
     "ConstraintKind",
     "DeviceClock",
+    "EngineFailed",
     "EngineOverloaded",
     "FinishReason",
     "Finished",

@@ -21,6 +21,13 @@ from serving.models.decoder import Decoder
 class Followers(Protocol):
     """The other ranks, which compute every plan together with this one (see serving/parallel)."""
 
+    @property
+    def ranks(self) -> int:
+        """How many they are with this one, each with a device."""
+
+    def when_lost(self, tell: Callable[[str], None]) -> None:
+        """tell is called once, from any thread, when a rank is gone and nothing can be computed any more."""
+
     def build(self, sizes: PagedSizes) -> None:
         """Each makes its PagedModel."""
 

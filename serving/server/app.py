@@ -2,14 +2,15 @@
 
 POST /v1/chat/completions, /v1/completions      generation.py
 GET  /v1/models                                 what is served
-GET  /health                                    200 while requests are taken, 503 before and after
+GET  /health                                    200 while requests are taken; 503 before and after, and when the
+                                                engine has failed
 GET  /metrics                                   metrics.py
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -32,7 +33,7 @@ from serving.server.generation import Endpoint, Generation
 from serving.server.metrics import Meters
 from serving.server.response_answers import ResponseWriter
 from serving.server.response_request import read_response
-from serving.server.runtime import Embedder, Engine, Served
+from serving.server.runtime import Embedder, Engine, Served, Stats
 from serving.server.schemas import read_chat, read_completion
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
@@ -85,7 +86,7 @@ def build_app(
     meters = Meters(served.name, served.context_tokens, engine.stats, books.clocks, recorder.counts)
     desk = Desk(engine, served.name, recorder.record, Door(engine.stats), [meters])
     embeddings = Embeddings(desk, access, embedder, books)
-    pages = _Pages(served, embedder, access, desk.door, recorder, meters)
+    pages = _Pages(served, embedder, access, desk.door, recorder, meters, engine.stats)
 
     tokens = Tokens(served, access)
 
@@ -132,9 +133,10 @@ class _Pages:
         door: Door,
         recorder: Recorder,
         meters: Meters,
+        stats: Callable[[], Stats],
     ) -> None:
         self._access, self._name = access, served.name
-        self._door, self._recorder, self._meters = door, recorder, meters
+        self._door, self._recorder, self._meters, self._stats = door, recorder, meters, stats
         since = int(time.time())
         self._cards = {served.name: model_card(served.name, since, served.context_tokens)}
         if embedder is not None:
@@ -153,10 +155,12 @@ class _Pages:
     async def health(self, _request: HttpRequest) -> Response:
         counts = self._recorder.counts()
         spans = {"recorded": counts.recorded, "sent": counts.sent, "lost": counts.lost}
-        said = "draining" if self._door.is_draining else "ok"
+        failure = self._stats().failure
+        said = "failed" if failure else "draining" if self._door.is_draining else "ok"
+        reason = {"reason": failure} if failure else {}
         return JSONResponse(
-            {"status": said, "model": self._name, "spans": spans},
-            503 if self._door.is_draining else 200,
+            {"status": said, **reason, "model": self._name, "spans": spans},
+            200 if said == "ok" else 503,
         )
 
     async def metrics(self, _request: HttpRequest) -> Response:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serving.engine.request import (
+    EngineFailed,
     EngineOverloaded,
     Finished,
     FinishReason,
@@ -165,6 +166,8 @@ class Call:
                 await asyncio.to_thread(self._hand_over, index, request)
         except RequestRefused as refusal:
             raise BadRequest(str(refusal), code="request_refused") from refusal
+        except EngineFailed as failure:
+            raise Overloaded(str(failure), code="engine_failed") from failure
         except EngineOverloaded as overload:
             self._desk.door.check()
             raise self._desk.door.turned_away() from overload

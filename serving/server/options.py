@@ -23,6 +23,7 @@ class ServeOptions:
     port: int
     dtype: str
     device: str
+    tensor_parallel_size: int
     quantize: str
     embedder: str
     threads: int
@@ -50,6 +51,12 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add("--dtype", _one_of(DTYPES), "bfloat16", f"one of {', '.join(DTYPES)}")
     parser.add("--device", str, "auto", "cpu, cuda, or auto: a GPU where there is one")
     parser.add(
+        "--tensor-parallel-size",
+        _positive,
+        1,
+        "GPUs of this machine that compute the model together, each with a part of every layer",
+    )
+    parser.add(
         "--quantize",
         str,
         "",
@@ -69,7 +76,7 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
         0,
         "between two tokens of an interactive answer: prompts beside it are cut so that it holds",
     )
-    parser.add("--kv-cache-mib", _positive, 256, "memory for the keys and values of contexts")
+    parser.add("--kv-cache-mib", _positive, 256, "memory for keys and values, on each device")
     parser.add(
         "--kv-cache-dtype",
         _one_of(KV_CACHE_DTYPES),

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -18,8 +19,13 @@ from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import device_for, prepare
+from serving.engine.request import EngineFailed
 from serving.engine.tools import ToolUse
 from serving.models.decoder import Decoder
+from serving.models.share import WHOLE, Share, join
+from serving.parallel.leader import Leader, leading
+from serving.parallel.orders import Task
+from serving.quantize.model import weight_bytes
 from serving.server.app import Access, build_app
 from serving.server.device_books import DeviceBooks
 from serving.server.http_server import HttpServer
@@ -36,24 +42,62 @@ def serve(options: ServeOptions) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    try:
-        listener = _bind(
-            options.host, options.port
-        )  # a taken port is known before minutes of loading
-        config = _engine_config(options)  # mistakes in it are known before, too
-        with answering_not_yet(listener):
-            loaded = aside(lambda: _load(options, options.model))
-            draft_model = aside(lambda: _draft_model(options, config))
-            engine = Engine(loaded, config, draft_model=draft_model)
-            embedder = aside(lambda: _load_embedder(options))
-            _say("warming up …")
-            engine.start()
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"python -m serving: {error}\n")
-        return 2
-    with listener:
-        _run(options, listener, loaded, engine, embedder)
+    with contextlib.ExitStack() as at_the_end:
+        try:
+            serving = _started(options, at_the_end)
+        except (ValueError, OSError, EngineFailed) as error:
+            sys.stderr.write(f"python -m serving: {error}\n")
+            return 2
+        _run(options, serving)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """All that a process serves with."""
+
+    listener: socket.socket
+    loaded: LoadedModel
+    engine: Engine
+    embedder: Embedder | None
+
+
+def _started(options: ServeOptions, at_the_end: contextlib.ExitStack) -> _Serving:
+    """Raises ValueError, OSError and EngineFailed with what is wrong with the options, or with a rank."""
+    # A taken port is known before minutes of loading, and so are mistakes in the config.
+    listener = at_the_end.enter_context(_bind(options.host, options.port))
+    config = _engine_config(options)
+    with answering_not_yet(listener):
+        leader = _leader(options, at_the_end)
+        loaded = aside(lambda: _load_part(options, leader))
+        draft_model = aside(lambda: _draft_model(options, config))
+        engine = Engine(loaded, config, draft_model=draft_model, followers=leader)
+        embedder = aside(lambda: _load_embedder(options))
+        _say("warming up …")
+        at_the_end.callback(engine.stop)
+        engine.start()
+    return _Serving(listener, loaded, engine, embedder)
+
+
+def _leader(options: ServeOptions, at_the_end: contextlib.ExitStack) -> Leader | None:
+    """The other ranks, if there are to be any; they load their parts meanwhile. Raises as _started does."""
+    ranks = options.tensor_parallel_size
+    if ranks == 1:
+        return None
+    if options.cores:
+        raise ValueError(
+            f"cores='{options.cores}': pins the threads of one process; "
+            f"leave it out with tensor_parallel_size={ranks}, or use taskset"
+        )
+    task = Task(
+        source=options.model,
+        dtype=getattr(torch, options.dtype),
+        cache_dir=options.cache_dir,
+        device=device_for(options.device),
+        scheme=options.quantize,
+        threads=options.threads,
+    )
+    return at_the_end.enter_context(leading(task, ranks))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -69,15 +113,24 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _load(options: ServeOptions, source: str) -> LoadedModel:
+def _load_part(options: ServeOptions, leader: Leader | None) -> LoadedModel:
+    """The model, or this rank's part of it when every rank has its own."""
+    if leader is None:
+        return _load(options, options.model)
+    _say(f"{leader.ranks} ranks, each with a part of every layer")
+    loaded = _load(options, options.model, leader.share)
+    join(loaded.model)
+    leader.wait_until_ready()
+    return loaded
+
+
+def _load(options: ServeOptions, source: str, share: Share = WHOLE) -> LoadedModel:
     _say(f"loading {source} as {options.dtype} …")
     began = time.monotonic()
     dtype: torch.dtype = getattr(torch, options.dtype)
     device = device_for(options.device)
-    loaded = load(source, dtype=dtype, cache_dir=options.cache_dir, device=device)
-    # A tied head is the embedding's memory under a second name.
-    once = {each.data_ptr(): each.numel() for each in loaded.model.parameters()}
-    parameters = sum(once.values())
+    loaded = load(source, dtype=dtype, cache_dir=options.cache_dir, device=device, share=share)
+    parameters = weight_bytes(loaded.model) // dtype.itemsize
     prepare(loaded, scheme=options.quantize)
     _say(f"loaded {parameters / 1e6:.0f} M parameters in {time.monotonic() - began:.1f} s")
     return loaded
@@ -110,23 +163,19 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
     )
 
 
-def _run(
-    options: ServeOptions,
-    listener: socket.socket,
-    loaded: LoadedModel,
-    engine: Engine,
-    embedder: Embedder | None,
-) -> None:
+def _run(options: ServeOptions, serving: _Serving) -> None:
+    loaded, engine = serving.loaded, serving.engine
     books = DeviceBooks(engine.clock)
-    telemetry = Telemetry(devices_of(loaded), books.clocks)
+    devices = devices_of(loaded, options.tensor_parallel_size)
+    telemetry = Telemetry(devices, books.clocks)
     try:
         served = served_model(loaded, engine, options.served_model_name)
         access = Access(options.api_key)
-        app = build_app(served, engine, telemetry, access, embedder=embedder, books=books)
-        host, port = listener.getsockname()[:2]
+        app = build_app(served, engine, telemetry, access, embedder=serving.embedder, books=books)
+        host, port = serving.listener.getsockname()[:2]
         ready = f"ready: {served.name} on http://{host}:{port}/v1 ({served.context_tokens} tokens of context)"
         with _signals_obeyed_once():
-            HttpServer(app, options.drain_seconds, lambda: _say(ready)).run([listener])
+            HttpServer(app, options.drain_seconds, lambda: _say(ready)).run([serving.listener])
     finally:
         engine.stop()
         telemetry.close()

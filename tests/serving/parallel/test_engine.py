@@ -1,0 +1,83 @@
+"""An engine over two ranks: its answers and its time."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from serving.engine.request import Request, SamplingParams
+from serving.parallel.leader import Leader
+from serving.weights import LoadedModel, load
+from tests.serving.engine.asking import Answers, an_engine, ask
+from tests.serving.models.tiny import save_tiny_llama
+from tests.serving.parallel.ranks import over_ranks
+
+PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 35] * 9, [2, 7, 1, 8], [14, 142, 13, 5, 6, 2] * 6]
+GREEDY = SamplingParams(16, 0.0)
+DICE = SamplingParams(16, 0.9, seed=3)
+
+Ranks = tuple[LoadedModel, Leader]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tiny")
+    save_tiny_llama(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> Iterator[Ranks]:
+    with over_ranks(folder) as ranks:
+        yield ranks
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"overlap": True},
+        {"overlap": True, "cuda_graphs": True},
+        {"speculate": "ngram:3"},
+        {"kv_cache_dtype": "int8"},
+    ],
+    ids=["plain", "overlapping", "padded as graphs are", "speculating", "with a rounded cache"],
+)
+def test_answers_are_those_of_one_process(ranks: Ranks, folder: Path, how: dict[str, Any]) -> None:
+    """Greedy ones and drawn ones, in one batch; with overlap, tokens that only the first rank knows go to the other."""
+    loaded, leader = ranks
+    whole = load(str(folder), dtype=torch.float32, cache_dir=None)
+    sampling = [GREEDY, DICE, GREEDY]
+    with an_engine(whole, max_batch_tokens=32, **how) as engine:
+        right = ask(engine, PROMPTS, sampling)
+    with an_engine(loaded, followers=leader, max_batch_tokens=32, **how) as engine:
+        assert ask(engine, PROMPTS, sampling) == right
+
+
+def test_a_model_that_proposes_is_the_first_ranks_alone(ranks: Ranks, folder: Path) -> None:
+    loaded, leader = ranks
+    whole = load(str(folder), dtype=torch.float32, cache_dir=None)
+    with an_engine(whole) as engine:
+        right = ask(engine, PROMPTS, [GREEDY] * 3)
+    config = {"speculate": f"draft:{folder}:3", "draft_model": whole.model}
+    with an_engine(loaded, followers=leader, **config) as engine:
+        assert ask(engine, PROMPTS, [GREEDY] * 3) == right
+        assert engine.stats().accepted_draft_tokens > 0
+
+
+def test_a_steps_time_counts_once_for_each_device(ranks: Ranks) -> None:
+    loaded, leader = ranks
+    with an_engine(loaded, followers=leader) as engine:
+        answers = Answers()
+        for number, prompt in enumerate(PROMPTS):
+            engine.submit(Request(str(number), prompt, GREEDY, time.monotonic_ns()), answers)
+        answers.wait(3)
+        clock = engine.clock()
+    charged_ns = sum(answers.finished(str(number)).device_ns for number in range(3))
+    assert clock.devices == 2
+    assert charged_ns == 2 * clock.attributed_ns > 0
+    assert clock.attributed_ns + clock.unattributed_ns + clock.idle_ns == clock.wall_ns
