@@ -9,6 +9,29 @@ from decimal import ROUND_FLOOR, ROUND_HALF_UP, Context, Decimal
 # Python's own 28 digits would round sums of small prices over large quantities without a word.
 EXACT = Context(prec=120)
 
+# Currencies whose smallest unit is not a hundredth (ISO 4217).
+_PLACES = dict.fromkeys(
+    [
+        "BIF",
+        "CLP",
+        "DJF",
+        "GNF",
+        "ISK",
+        "JPY",
+        "KMF",
+        "KRW",
+        "PYG",
+        "RWF",
+        "UGX",
+        "VND",
+        "VUV",
+        "XAF",
+        "XOF",
+        "XPF",
+    ],
+    0,
+) | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+
 
 @dataclass(frozen=True, slots=True, order=False)
 class Money:
@@ -59,15 +82,27 @@ def rounded(amount: Decimal, places: int = 2) -> Decimal:
     return amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP, EXACT)
 
 
-def round_to_total(amounts: Sequence[Decimal], places: int = 2) -> list[Decimal]:
-    """Each amount rounded so that all of them sum to the rounded total.
+def places_of(currency: str) -> int:
+    """How many decimal places a bill in a currency has (ISO 4217)."""
+    return _PLACES.get(currency, 2)
 
-    Every amount is rounded down, and what the total then lacks goes to the largest remainders (Hamilton's method),
-    ties to the earlier one. So each is less than one unit of the last place from what it was.
+
+def round_to_total(amounts: Sequence[Decimal], places: int = 2) -> list[Decimal]:
+    """Each amount rounded so that all of them sum to the rounded total (see apportioned)."""
+    return apportioned(amounts, rounded(total(amounts), places), places)
+
+
+def apportioned(amounts: Sequence[Decimal], whole: Decimal, places: int = 2) -> list[Decimal]:
+    """Each amount rounded so that all of them sum to `whole`.
+
+    whole   their sum, rounded up or down to these places.
+
+    Every amount is rounded down, and what the whole then lacks goes to the largest remainders (Hamilton's method),
+    ties to the earlier one. So each is less than one unit of the last place from what it was, and zero stays zero.
     """
     unit = Decimal(1).scaleb(-places)
     down = [amount.quantize(unit, ROUND_FLOOR, EXACT) for amount in amounts]
-    lacking = int((rounded(total(amounts), places) - total(down)) / unit)
+    lacking = int(EXACT.subtract(whole, total(down)) / unit)
     remainders = [
         EXACT.subtract(amount, floor) for amount, floor in zip(amounts, down, strict=True)
     ]
