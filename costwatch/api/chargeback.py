@@ -12,19 +12,20 @@ from rest_framework import serializers
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.response import Response
 
 from costwatch.api.parameters import month_from, one_of
 from costwatch.api.scope import OrganizationView
 from costwatch.domain.pricing import PriceState
-from costwatch.reports.chargeback import Chargeback, Line, TeamTotal, chargeback
+from costwatch.reports.chargeback import Chargeback, chargeback
 from costwatch.reports.exports import csv, json
+from costwatch.reports.lines import Line, TeamTotal
+from costwatch.reports.models import State, StatementLine
 
 FORMATS = ("json", "csv")
 
 
 class LineSerializer(serializers.Serializer[Line]):
-    """What a team used of a model on one meter."""
+    """What a team used of a model on one meter at one price; of an adjustment, differences to what was frozen."""
 
     team_id = serializers.IntegerField(allow_null=True, help_text="null: unattributed")
     team = serializers.CharField()
@@ -37,12 +38,22 @@ class LineSerializer(serializers.Serializer[Line]):
     quantity = serializers.IntegerField()
     unpriced_quantity = serializers.IntegerField(help_text="what no price was known for")
     unit_price = serializers.CharField(
-        allow_null=True, help_text="a decimal; null: several prices held, or none"
+        allow_null=True, help_text="a decimal; null: it has none, or several"
     )
     unit_label = serializers.CharField()
     state = serializers.ChoiceField([state.value for state in PriceState])
     exact_cost = serializers.CharField(help_text="a decimal")
     cost = serializers.CharField(help_text="rounded so that the lines sum to the total")
+    kind = serializers.ChoiceField(StatementLine.Kind.choices)
+    used_in = serializers.CharField(help_text="the month; of an adjustment, the one it corrects")
+    cause = serializers.ChoiceField(
+        StatementLine.Cause.choices, allow_blank=True, help_text="of an adjustment"
+    )
+    service_tier = serializers.CharField(help_text="empty: standard")
+    feature = serializers.CharField()
+    method = serializers.CharField(help_text="how device time was attributed; empty: it is none")
+    unit_quantity = serializers.IntegerField(allow_null=True, help_text="that unit_price is for")
+    price_currency = serializers.CharField(help_text="of unit_price")
 
 
 class TeamTotalSerializer(serializers.Serializer[TeamTotal]):
@@ -50,21 +61,28 @@ class TeamTotalSerializer(serializers.Serializer[TeamTotal]):
     team = serializers.CharField()
     cost_centre = serializers.CharField()
     cost = serializers.CharField()
+    statement_id = serializers.IntegerField(allow_null=True, help_text="null: nothing is frozen")
 
 
 class ChargebackSerializer(serializers.Serializer[Chargeback]):
-    """A month as it stands now; its lines sum to its total, to the last digit shown."""
+    """A month as it stands now, or as it was closed; its lines sum to its total, to the last digit shown."""
 
     organization = serializers.CharField()
     month = serializers.CharField()
     start = serializers.DateTimeField()
     end = serializers.DateTimeField()
     currency = serializers.CharField()
+    state = serializers.ChoiceField(State.choices)
+    edition = serializers.IntegerField(help_text="how often it was closed; 0: it is not closed")
+    sha256 = serializers.CharField(help_text="over all statements; empty: it is not closed")
     lines = LineSerializer(many=True)
     teams = TeamTotalSerializer(many=True)
     total = serializers.CharField()
     unattributed = serializers.CharField()
     unpriced_lines = serializers.IntegerField(help_text="lines that the total lacks a part of")
+    unknown_usage_calls = serializers.IntegerField(
+        help_text="calls of which nobody said how much they used"
+    )
 
 
 class FormatIsOurs(BaseContentNegotiation):
@@ -100,7 +118,7 @@ class ChargebackView(OrganizationView):
         wanted = one_of(request, "format", FORMATS, "json")
         report = chargeback(self.organization, month_from(request, self.organization))
         if wanted == "json":
-            return Response(json.document(report))
-        answer = StreamingHttpResponse(csv.rows(report), content_type=csv.CONTENT_TYPE)
+            return StreamingHttpResponse(json.chunks(report), content_type=json.CONTENT_TYPE)
+        answer = StreamingHttpResponse(csv.chunks(report), content_type=csv.CONTENT_TYPE)
         answer["Content-Disposition"] = f'attachment; filename="chargeback-{report.month}.csv"'
         return answer

@@ -1,163 +1,144 @@
-"""What each team owes for a month: lines that add up to the cent to what is shown as their total."""
+"""What each team owes for a month: lines that add up to the cent to what is shown as their total.
+
+Of a closed month they are read from what is frozen; of another one they are computed as they stand now, with the
+adjustments to earlier months that would be frozen with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from costwatch.accounts.models import Organization, Team
+from django.utils import timezone
+
+from costwatch.accounts.models import Organization
 from costwatch.domain import money
 from costwatch.domain.periods import Period, name_of_month
-from costwatch.domain.pricing import PriceState
-from costwatch.pricing.cost import CostRow, Dimension, costs
-from costwatch.pricing.models import Price
-
-_BY = (
-    Dimension.TEAM,
-    Dimension.PROVIDER,
-    Dimension.MODEL,
-    Dimension.DEVICE_TYPE,
-    Dimension.METER,
+from costwatch.pricing.charges import charges
+from costwatch.reports.adjustments import pending
+from costwatch.reports.frozen import frozen_lines, frozen_totals
+from costwatch.reports.lines import (
+    ADJUSTMENT,
+    Line,
+    Names,
+    TeamTotal,
+    charged,
+    order,
+    rounded,
+    team_totals,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """What a team used of a model on one meter. unit_price is None where several prices held, or none.
-
-    state says of a cost of zero whether it is free, or not known: unpriced_quantity is what no price was known for.
-    """
-
-    team_id: int | None  # None: unattributed
-    team: str
-    cost_centre: str
-    provider: str
-    model: str
-    device_type: str
-    meter: str
-    calls: int
-    quantity: int
-    unpriced_quantity: int
-    unit_price: Decimal | None
-    unit_label: str
-    state: PriceState
-    exact_cost: Decimal
-    cost: Decimal  # rounded so that the lines sum to the total
-
-
-@dataclass(frozen=True, slots=True)
-class TeamTotal:
-    team_id: int | None
-    team: str
-    cost_centre: str
-    cost: Decimal
+from costwatch.reports.models import Closing, State
+from costwatch.reports.months import Standing, standing_of
 
 
 @dataclass(frozen=True, slots=True)
 class Chargeback:
-    """A month of an organization as it stands now; nothing is frozen. Amounts are in its currency."""
+    """A month of an organization. Amounts are in its currency. sha256 is empty where nothing is frozen."""
 
     organization: str
     month: str  # 2026-11
     period: Period
     currency: str
-    lines: tuple[Line, ...]
+    state: str  # of State
+    edition: int  # of its closing, from 1 on; 0: it is not closed
+    sha256: str
+    lines: Collection[
+        Line
+    ]  # in order of team; can be walked through again, and may be too many to hold
     teams: tuple[TeamTotal, ...]  # sums of the teams' lines, unattributed included
     total: Decimal
     unattributed: Decimal
     unpriced_lines: int  # lines that hold usage without a known price: the total lacks them
+    unknown_usage_calls: int  # of which nobody said how much they used
+    places: int
 
 
-def chargeback(organization: Organization, month: Period, places: int = 2) -> Chargeback:
-    """Lines per team × model × meter, in order of team, provider and model.
+def chargeback(organization: Organization, month: Period, places: int | None = None) -> Chargeback:
+    """Lines per team × feature × model × meter × price.
 
-    month   of the organization's time zone (domain/periods.py).
+    month    of the organization's time zone (domain/periods.py).
+    places   of amounts, of a month that is not closed; None: as the currency has them.
     """
-    rows = [
-        row
-        for row in costs(organization, month, group_by=_BY)
-        if row.key[Dimension.METER] is not None
-    ]
-    rounded = money.round_to_total([row.cost for row in rows], places)
-    lines = _lines(organization, rows, rounded)
+    name = name_of_month(month, organization.time_zone)
+    standing = standing_of(organization, name, timezone.now())
+    if standing is not None and standing.closing is not None:
+        return frozen(standing.closing)
+    return _as_it_stands(
+        organization, name, standing, standing.period if standing else month, places
+    )
+
+
+def current(organization: Organization, standing: Standing) -> Chargeback:
+    """As it stands now: of a month that is not closed what closing it would freeze."""
+    return _as_it_stands(organization, standing.name, standing, standing.period, None)
+
+
+def frozen(closing: Closing) -> Chargeback:
+    """As it was closed; closing need not be in force any more."""
+    return Chargeback(
+        organization=closing.organization_name,
+        month=closing.month.name,
+        period=closing.period,
+        currency=closing.currency,
+        state=State.CLOSED.value,
+        edition=closing.edition,
+        sha256=closing.sha256,
+        lines=frozen_lines(closing),
+        teams=frozen_totals(closing),
+        total=money.rounded(closing.cost, closing.places),
+        unattributed=money.rounded(closing.unattributed, closing.places),
+        unpriced_lines=closing.unpriced_lines,
+        unknown_usage_calls=closing.unknown_usage_calls,
+        places=closing.places,
+    )
+
+
+def of_team(report: Chargeback, team_id: int | None) -> Chargeback:
+    """Only what one team owes; None: what nobody pays."""
+    lines = [line for line in report.lines if line.team_id == team_id]
+    teams = tuple(team for team in report.teams if team.team_id == team_id)
+    return replace(
+        report,
+        lines=lines,
+        teams=teams,
+        total=money.total(team.cost for team in teams),
+        unattributed=money.total(team.cost for team in teams if team.team_id is None),
+        unpriced_lines=sum(line.is_unpriced for line in lines),
+    )
+
+
+def _as_it_stands(
+    organization: Organization,
+    name: str,
+    standing: Standing | None,
+    period: Period,
+    places: int | None,
+) -> Chargeback:
+    if places is None:
+        places = money.places_of(organization.currency)
+    used = charges(organization, period)
+    lines = charged(used.charges, Names(organization), name)
+    if standing is not None and standing.is_next:
+        lines = sorted([*lines, *pending(organization, name)], key=order)
+    billed = rounded(lines, places)
     return Chargeback(
         organization=organization.name,
-        month=name_of_month(month, organization.time_zone),
-        period=month,
+        month=name,
+        period=period,
         currency=organization.currency,
-        lines=lines,
-        teams=_teams(lines),
-        total=money.total(line.cost for line in lines),
-        unattributed=money.total(line.cost for line in lines if line.team_id is None),
-        unpriced_lines=sum(1 for line in lines if line.state is PriceState.UNKNOWN),
+        state=(standing.state if standing else State.OPEN).value,
+        edition=0,
+        sha256="",
+        lines=tuple(billed),
+        teams=team_totals(billed),
+        total=money.total(line.cost for line in billed),
+        unattributed=money.total(line.cost for line in billed if line.team_id is None),
+        unpriced_lines=sum(line.is_unpriced for line in billed),
+        unknown_usage_calls=sum(used.unknown_usage_calls.values()),
+        places=places,
     )
 
 
-def _lines(
-    organization: Organization, rows: Sequence[CostRow], rounded: Sequence[Decimal]
-) -> tuple[Line, ...]:
-    prices = Price.objects.in_bulk({row.price_id for row in rows if row.price_id is not None})
-    teams = Team.objects.filter(organization=organization)
-    cost_centres = dict(teams.values_list("pk", "cost_centre"))
-    lines = [
-        _line(row, amount, prices.get(row.price_id or 0), cost_centres)
-        for row, amount in zip(rows, rounded, strict=True)
-    ]
-    return tuple(sorted(lines, key=_order))
-
-
-def _order(line: Line) -> tuple[bool, str, str, str, str, str]:
-    return (
-        line.team_id is None,  # last
-        line.team,
-        line.provider,
-        line.model,
-        line.device_type,
-        line.meter,
-    )
-
-
-def _line(row: CostRow, amount: Decimal, price: Price | None, cost_centres: dict[int, str]) -> Line:
-    meter = str(row.key[Dimension.METER])
-    team_id = row.key[Dimension.TEAM]
-    unpriced = row.unpriced_tokens + row.unpriced_device_ns
-    single = price if not unpriced else None
-    return Line(
-        team_id=team_id if isinstance(team_id, int) else None,
-        team=row.label[Dimension.TEAM],
-        cost_centre=cost_centres.get(team_id, "") if isinstance(team_id, int) else "",
-        provider=str(row.key[Dimension.PROVIDER]),
-        model=str(row.key[Dimension.MODEL]),
-        device_type=str(row.key[Dimension.DEVICE_TYPE]),
-        meter=meter,
-        calls=row.calls,
-        quantity=getattr(row, meter),
-        unpriced_quantity=unpriced,
-        unit_price=single.unit_price if single else None,
-        unit_label=single.unit_label if single else "",
-        state=_state(row, unpriced),
-        exact_cost=row.cost,
-        cost=amount,
-    )
-
-
-def _state(row: CostRow, unpriced: int) -> PriceState:
-    if unpriced:
-        return PriceState.UNKNOWN
-    return PriceState.KNOWN if row.cost else PriceState.FREE
-
-
-def _teams(lines: Sequence[Line]) -> tuple[TeamTotal, ...]:
-    by_team: dict[int | None, list[Line]] = {}
-    for line in lines:
-        by_team.setdefault(line.team_id, []).append(line)
-    return tuple(
-        TeamTotal(
-            team_id,
-            theirs[0].team,
-            theirs[0].cost_centre,
-            money.total(line.cost for line in theirs),
-        )
-        for team_id, theirs in by_team.items()
-    )
+def adjustments_in(report: Chargeback) -> list[Line]:
+    return [line for line in report.lines if line.kind == ADJUSTMENT]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,7 +45,7 @@ class Reader:
         """The JSON of a 200."""
         answer = self.client.get(f"/api/v1/{path}", asked)
         assert answer.status_code == 200, answer.getvalue()
-        return answer.json()
+        return json.loads(answer.getvalue())
 
     def refused(self, path: str, **asked: Any) -> dict[str, Any]:
         """The JSON of a 400."""

@@ -1,0 +1,214 @@
+"""What changed about closed months since they were frozen: computed, never edited.
+
+    adjustment = what the month costs now − what is frozen of it, in its own statements and in later adjustments
+
+So frozen lines and pending adjustments together always are what everything costs now, however often prices, rules and
+quantities changed in between.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from django.contrib.postgres.aggregates import ArrayAgg
+from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Sum
+
+from costwatch.accounts.models import Organization
+from costwatch.domain import money
+from costwatch.domain.pricing import UnitPrice
+from costwatch.pricing.charges import Charge, Item, charges
+from costwatch.reports.lines import ADJUSTMENT, USAGE, Line, Names, line_of, order
+from costwatch.reports.models import Closing, State, StatementLine
+
+Cause = StatementLine.Cause
+_ITEM = ("provider", "model", "device_type", "service_tier", "feature", "meter", "method")
+# The cost of a row of the rollups is rounded at 20 places, so a sum of millions may be off by this.
+_ROUNDING = Decimal("1e-9")
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Of an item; differences too. prices are those of what was used."""
+
+    calls: int = 0
+    quantity: int = 0
+    unpriced_quantity: int = 0
+    cost: Decimal = Decimal(0)
+    prices: set[UnitPrice] = field(default_factory=set)
+
+    @property
+    def price(self) -> UnitPrice | None:
+        """The one that held for all of it."""
+        return next(iter(self.prices)) if len(self.prices) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    item: Item
+    now: _Sums
+    frozen: _Sums
+
+    @property
+    def quantity(self) -> int:
+        return self.now.quantity - self.frozen.quantity
+
+    @property
+    def unpriced_quantity(self) -> int:
+        return self.now.unpriced_quantity - self.frozen.unpriced_quantity
+
+    @property
+    def cost(self) -> Decimal:
+        return money.EXACT.subtract(self.now.cost, self.frozen.cost)
+
+    def __bool__(self) -> bool:
+        return bool(self.quantity or self.unpriced_quantity or self.cost)
+
+
+def in_force(organization: Organization) -> QuerySet[Closing]:
+    """The closings of months that are closed now, in order; not those of a month that was reopened."""
+    latest = (
+        Closing.objects.filter(month=OuterRef("month")).order_by("-edition").values("edition")[:1]
+    )
+    return (
+        Closing.objects.filter(
+            organization=organization, month__state=State.CLOSED, edition=Subquery(latest)
+        )
+        .select_related("month")
+        .order_by("month__name")
+    )
+
+
+def pending(organization: Organization, before: str) -> list[Line]:
+    """Adjustments to the months that were closed before the month `before`, in order(), with exact costs.
+
+    A month that was closed in another currency than the organization has now has none: its amounts and today's can't
+    be told apart by a difference.
+    """
+    closings = in_force(organization).filter(month__name__lt=before, currency=organization.currency)
+    frozen = _frozen(organization)
+    names = Names(organization)
+    found = [
+        line
+        for closing in closings
+        for line in _of_month(organization, closing, frozen[closing.month.name], names)
+    ]
+    return sorted(found, key=order)
+
+
+def _of_month(
+    organization: Organization, closing: Closing, frozen: Mapping[Item, _Sums], names: Names
+) -> Iterable[Line]:
+    now = _now(charges(organization, closing.period).charges)
+    nothing = _Sums()
+    differences = [
+        _Difference(item, now.get(item, nothing), frozen.get(item, nothing))
+        for item in {**now, **frozen}
+    ]
+    everybodys: dict[Item, int] = defaultdict(int)
+    for one in differences:
+        everybodys[_whoevers(one.item)] += one.quantity
+    for one in filter(None, differences):
+        cause = _cause(one, everybodys[_whoevers(one.item)])
+        yield _line(one, cause, closing.month.name, names)
+
+
+def _whoevers(item: Item) -> Item:
+    """The item without the team that pays for it."""
+    return Item(None, *(getattr(item, name) for name in _ITEM))
+
+
+def _now(rows: Iterable[Charge]) -> dict[Item, _Sums]:
+    found: dict[Item, _Sums] = defaultdict(_Sums)
+    for row in rows:
+        sums = found[row.item]
+        sums.calls += row.calls
+        sums.quantity += row.quantity
+        sums.unpriced_quantity += row.unpriced_quantity
+        sums.cost = money.EXACT.add(sums.cost, row.cost)
+        if row.price:
+            sums.prices.add(row.price)
+    return found
+
+
+def _frozen(organization: Organization) -> dict[str, dict[Item, _Sums]]:
+    """What is in force of each month, by its name: its own lines, and adjustments to it in later statements."""
+    rows = (
+        StatementLine.objects.filter(
+            organization=organization, statement__closing__in=in_force(organization).values("pk")
+        )
+        .exclude(kind=StatementLine.Kind.CAPACITY)
+        .values("used_in", *_ITEM, team=F("statement__team"))
+        .annotate(
+            all_calls=Sum("calls"),
+            all_quantity=Sum("quantity"),
+            all_unpriced=Sum("unpriced_quantity"),
+            all_cost=Sum("exact_cost"),
+            prices=ArrayAgg(
+                "unit_price", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
+            ),
+            units=ArrayAgg(
+                "unit_quantity", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
+            ),
+            currencies=ArrayAgg(
+                "price_currency", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
+            ),
+        )
+        .order_by()
+    )
+    found: dict[str, dict[Item, _Sums]] = defaultdict(dict)
+    for row in rows:
+        item = Item(row["team"], *(row[name] for name in _ITEM))
+        prices = zip(row["prices"], row["units"], row["currencies"], strict=True)
+        found[row["used_in"]][item] = _Sums(
+            int(row["all_calls"]),
+            int(row["all_quantity"]),
+            int(row["all_unpriced"]),
+            row["all_cost"],
+            {UnitPrice(*price) for price in prices},
+        )
+    return found
+
+
+def _cause(difference: _Difference, everybodys: int) -> Cause:
+    """Why it costs something else now, as far as the numbers tell.
+
+    everybodys   the difference of quantities over all teams: zero where calls only changed hands.
+    """
+    if not difference.quantity:
+        return Cause.PRICE
+    if _is_repriced(difference):
+        return Cause.SEVERAL
+    if not everybodys:
+        return Cause.RULE
+    return Cause.LATE if everybodys == difference.quantity else Cause.SEVERAL
+
+
+def _is_repriced(difference: _Difference) -> bool:
+    now = difference.now if difference.now.quantity else difference.frozen
+    if len(now.prices) > 1:
+        return bool(difference.frozen.prices) and now.prices != difference.frozen.prices
+    expected = now.price.cost(difference.quantity).amount if now.price else Decimal(0)
+    return abs(difference.cost - expected) > _ROUNDING
+
+
+def _line(difference: _Difference, cause: Cause, month: str, names: Names) -> Line:
+    quantities_only = cause in {Cause.LATE, Cause.RULE}
+    of = difference.now if difference.now.quantity else difference.frozen
+    price = of.price if quantities_only and not difference.unpriced_quantity else None
+    return line_of(
+        difference.item,
+        names,
+        kind=ADJUSTMENT,
+        used_in=month,
+        cause=cause.value,
+        calls=difference.now.calls - difference.frozen.calls,
+        quantity=difference.quantity,
+        unpriced_quantity=difference.unpriced_quantity,
+        unit_price=price.amount if price else None,
+        unit_quantity=price.unit_quantity if price else None,
+        price_currency=price.currency if price else "",
+        exact_cost=difference.cost,
+    )
