@@ -11,8 +11,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from serving.kernels.triton_decode import paged_decode
+from serving.kernels.triton_fused import rotate_and_cache
 from serving.kernels.triton_jit import interpreted
 from serving.kernels.triton_linear import int4_linear, int8_linear, plain_linear
+from serving.layers.attention import LayerCache, paged_decode_reference
 from tests.serving.kernels.decode_cases import (
     DecodeCase,
     ask,
@@ -70,6 +72,24 @@ def test_a_long_context_is_merged_in_several_turns() -> None:
     case = DecodeCase("fp32", "same", (2500, 130), 1, 2, 16, 16, None, 0, 3)
     assert_rows_see_their_contexts(case, "cpu")
     assert_alone_is_together(case, "cpu")
+
+
+def test_a_cache_of_more_numbers_than_32_bits_count_is_written_and_read_at_its_end() -> None:
+    """Pages that nobody touches take no memory."""
+    blocks = 2**31 // (16 * 128) + 2
+    cache = LayerCache(
+        *(torch.empty(blocks, 16, 1, 128, dtype=torch.int8) for _ in range(2)),
+        *(torch.empty(blocks, 16, 1) for _ in range(2)),
+    )
+    heads = torch.randn(2, 1, 128, generator=torch.Generator().manual_seed(1))
+    slots = torch.tensor([(blocks - 1) * 16, (blocks - 1) * 16 + 1])
+    rotate_and_cache(heads, heads, heads, None, cache, slots)
+    tables = torch.full((2, 1), blocks - 1, dtype=torch.int32)
+    contexts = torch.tensor([1, 2], dtype=torch.int32)
+    found = paged_decode(heads, cache, tables, contexts)
+    torch.testing.assert_close(found[0], heads[0], atol=0.02, rtol=0)
+    wanted = paged_decode_reference(heads, cache, tables, contexts)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_no_rows_are_no_work() -> None:
