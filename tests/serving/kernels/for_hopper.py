@@ -47,6 +47,7 @@ def compile_instead_of_launch() -> None:
             "name": self.__name__,
             "shared_bytes": kernel.metadata.shared,
             "spilled_bytes": spilled_bytes(kernel.asm["cubin"]),
+            "has_wgmma": "wgmma" in kernel.asm["ptx"],
             "to_fp8": [
                 line.split()[0] for line in kernel.asm["ptx"].splitlines() if _TO_FP8 in line
             ],
@@ -74,7 +75,7 @@ def launch_all() -> None:
     _decode(_cache(_BF16, 256), 256)
     _decode(_cache(_BF16, 128, kv_heads=1), 128)
     for outputs, inputs in ((4096, 4096), (28672, 4096), (1024, 3072), (1000, 576)):
-        for rows in (1, 32):
+        for rows in (1, triton_linear.FEW_ROWS):
             _products(torch.zeros(rows, inputs, dtype=_BF16), outputs)
     for size in (576, 4096, 8192):
         rows = torch.zeros(2, size, dtype=_BF16)
