@@ -15,7 +15,8 @@ _MOMENTS = 8
 class DeviceTime:
     """Nanoseconds since the start, in three parts; none of them ever falls.
 
-    devices   that compute each step together, in the same time: what is counted here is the time of each of them.
+    devices   that compute each step together, in the same time: what is counted here is the time of each of them. What
+              is done between steps is the first one's work, and the others are idle meanwhile.
     """
 
     def __init__(self, now_ns: int, now_unix_ns: int, devices: int = 1) -> None:
@@ -24,6 +25,7 @@ class DeviceTime:
         self._started_unix_ns = now_unix_ns
         self._attributed_ns = 0
         self._unattributed_ns = 0
+        self._first_ns = 0  # attributed, of the first device alone
         self._idle_ns = 0
         self._looked_idle_ns: deque[int] = deque(maxlen=_MOMENTS)
 
@@ -34,6 +36,9 @@ class DeviceTime:
 
     def attribute(self, device_ns: int) -> None:
         self._attributed_ns += device_ns
+
+    def attribute_to_first(self, device_ns: int) -> None:
+        self._first_ns += device_ns
 
     def leave_unattributed(self, device_ns: int) -> None:
         self._unattributed_ns += device_ns
@@ -48,17 +53,24 @@ class DeviceTime:
         elif len(self._looked_idle_ns) == _MOMENTS:
             self._idle_ns = max(self._idle_ns, min(self._looked_idle_ns))
 
-    def clock(self) -> DeviceClock:
-        """Up to the last moment for which it is known."""
+    def clocks(self) -> list[DeviceClock]:
+        """Of each device, up to the last moment for which it is known."""
+        return [self._clock(self._first_ns), *[self._clock(0)] * (self._devices - 1)]
+
+    def _clock(self, of_its_own_ns: int) -> DeviceClock:
         return DeviceClock(
             started_unix_ns=self._started_unix_ns,
             wall_ns=self.busy_ns + self._idle_ns,
-            attributed_ns=self._attributed_ns,
+            attributed_ns=self._attributed_ns + of_its_own_ns,
             unattributed_ns=self._unattributed_ns,
-            idle_ns=self._idle_ns,
-            devices=self._devices,
+            idle_ns=self._idle_ns + self._first_ns - of_its_own_ns,
         )
 
     @property
     def busy_ns(self) -> int:
-        return self._attributed_ns + self._unattributed_ns
+        """While this long at least one of them computed."""
+        return self._attributed_ns + self._unattributed_ns + self._first_ns
+
+    @property
+    def busy_of_all_ns(self) -> int:
+        return self._devices * (self._attributed_ns + self._unattributed_ns) + self._first_ns

@@ -1,14 +1,17 @@
 """The engine: takes requests from any thread, computes steps on its own.
 
 EngineConfig   how large it is
-Engine         start, submit, cancel, clock, stats, stop
+Engine         start, submit, cancel, between_steps, clock, stats, stop
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any, TypeVar
 
 from serving.engine.accounting import WorkModel, WorkModelStats
 from serving.engine.admission import Limits
@@ -17,6 +20,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.constraint import Grammars
 from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
+from serving.engine.errands import Done, Errand
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
 from serving.engine.pace import Allow, Pace, no_limit
@@ -37,6 +41,9 @@ from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+_STOPPING = "the engine is stopping; try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ class Engine:
         self._under_way: _UnderWay | None = None
         self._wake = threading.Condition()  # its lock guards all that follows, and the loop
         self._to_cancel: set[str] = set()
+        self._errands: deque[Errand[Any]] = deque()
         self._stopping = False
         self._failure: Exception | None = None
         self._warm = threading.Event()
@@ -164,10 +172,7 @@ class Engine:
         then on_progress is never called. A new constraint is compiled first, which may take a second."""
         matcher = self._matcher(request)
         with self._wake:
-            if self._failure is not None:
-                raise EngineFailed(str(self._failure))
-            if self._stopping:
-                raise EngineOverloaded("the engine is stopping; try again later")
+            self._check_that_it_serves()
             self._loop.submit(request, on_progress, matcher)
             self._wake.notify()
 
@@ -184,10 +189,27 @@ class Engine:
             self._to_cancel.add(request_id)
             self._wake.notify()
 
-    def clock(self) -> DeviceClock:
-        """Where the device's time went. While a step runs, up to its begin."""
+    def between_steps(self, work: Callable[[], Result]) -> "Future[Done[Result]]":
+        """Do the work on the engine's thread, soon, with the device to itself. Whatever it raises is told as Done.
+
+        Work takes turns with steps, one piece after each, so short pieces hold nobody up. Raises EngineOverloaded when
+        the engine stops, EngineFailed when it failed; so does the future of work that had not begun by then.
+        """
+        errand = Errand(work)
         with self._wake:
-            return self._loop.clock()
+            self._check_that_it_serves()
+            self._errands.append(errand)
+            self._wake.notify()
+        return errand.done
+
+    def clock(self) -> DeviceClock:
+        """Where the first device's time went. While a step runs, up to its begin."""
+        return self.clocks()[0]
+
+    def clocks(self) -> Sequence[DeviceClock]:
+        """Where each device's time went. Work between steps is done by the first one."""
+        with self._wake:
+            return self._loop.clocks()
 
     def stats(self) -> EngineStats:
         with self._wake:
@@ -202,6 +224,12 @@ class Engine:
                 failure=str(self._failure or ""),
                 **asdict(self._loop.totals),
             )
+
+    def _check_that_it_serves(self) -> None:
+        if self._failure is not None:
+            raise EngineFailed(str(self._failure))
+        if self._stopping:
+            raise EngineOverloaded(_STOPPING)
 
     def _matcher(self, request: Request) -> Matcher | None:
         constraint = request.sampling.constraint
@@ -229,11 +257,13 @@ class Engine:
             self._deliver(self._end_all(FinishReason.CANCELLED))
         else:
             self._deliver(self._end_all(FinishReason.ERROR, str(self._failure)))
+        self._refuse_errands(self._failure)
 
     def _turn(self) -> None:
         """Launch the next step, then hand out what the one before it gave; without overlap, what this one gave."""
         try:
             self._deliver(self._cancel_or_wait())
+            self._do_an_errand()
             before, self._under_way = self._under_way, self._launch_next()
             if before is None and not self._overlaps:
                 before, self._under_way = self._under_way, None
@@ -254,7 +284,38 @@ class Engine:
             ]
 
     def _has_work(self) -> bool:
-        return self._under_way is not None or len(self._loop.scheduler) > 0
+        return (
+            self._under_way is not None or len(self._loop.scheduler) > 0 or len(self._errands) > 0
+        )
+
+    def _do_an_errand(self) -> None:
+        """The oldest one, if there is one, when the device is done with the step under way."""
+        errand = self._next_errand()
+        if errand is None:
+            return
+        if self._under_way is not None:
+            last, self._under_way = self._under_way, None
+            self._settle(last)
+        with self._wake:
+            self._loop.begin_work()
+        outcome = errand.attempt()
+        with self._wake:
+            device_ns, energy_uj = self._loop.settle_errand()
+        errand.done.set_result(Done(device_ns, energy_uj, outcome))
+
+    def _next_errand(self) -> Errand[Any] | None:
+        """The oldest that somebody still waits for."""
+        with self._wake:
+            while self._errands:
+                errand = self._errands.popleft()
+                if errand.done.set_running_or_notify_cancel():
+                    return errand
+        return None
+
+    def _refuse_errands(self, failure: Exception | None) -> None:
+        refusal = EngineOverloaded(_STOPPING) if failure is None else EngineFailed(str(failure))
+        while (errand := self._next_errand()) is not None:
+            errand.done.set_exception(refusal)
 
     def _launch_next(self) -> _UnderWay | None:
         """Without the lock: requests come and go while the device works."""
@@ -311,7 +372,7 @@ class Engine:
 
     def _prepare(self) -> None:
         with self._wake:
-            self._loop.begin_warm_up(())
+            self._loop.begin_work()
         self._runner.attach()
         with self._wake:
             self._loop.settle_preparation()

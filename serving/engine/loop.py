@@ -196,10 +196,29 @@ class StepLoop:
         self._look()
         return deliveries
 
-    def begin_warm_up(self, slices: Sequence[Slice]) -> Step:
+    def begin_work(self) -> int:
+        """What is no step begins, with nothing else under way. Returns the time."""
         now_ns = self._look()
         self._under_way += 1
-        return Step(slices, now_ns)
+        return now_ns
+
+    def settle_errand(self) -> tuple[int, int | None]:
+        """The work that began is over: the device's nanoseconds and microjoules that it is charged, whatever it gave."""
+        self._under_way -= 1
+        device_ns = self._time.believable(None, self._now_ns())
+        charged_ns, energy_uj = self._charge_errand(device_ns)
+        self._look()
+        return charged_ns, energy_uj
+
+    def _charge_errand(self, device_ns: int) -> tuple[int, int | None]:
+        if not self._attribution:
+            self._leave_unattributed(device_ns)
+            return 0, None
+        self._time.attribute_to_first(device_ns)
+        return device_ns, None if self._energy is None else self._energy.charge(device_ns)
+
+    def begin_warm_up(self, slices: Sequence[Slice]) -> Step:
+        return Step(slices, self.begin_work())
 
     def settle_preparation(self) -> None:
         """What was done since the step began was for nobody, and no step that teaches anything."""
@@ -215,11 +234,11 @@ class StepLoop:
         self.work_model.observe(device_ns, _works(step.slices).values(), anchor=True)
         self._look()
 
-    def clock(self) -> DeviceClock:
-        """Where the time went, up to the last moment for which that is known."""
+    def clocks(self) -> Sequence[DeviceClock]:
+        """Where each device's time went, up to the last moment for which that is known."""
         if not self._under_way:
             self._look()
-        return self._time.clock()
+        return self._time.clocks()
 
     @property
     def unfinished_device_ns(self) -> int:
@@ -230,7 +249,7 @@ class StepLoop:
         now_ns = self._now_ns()
         self._time.look(now_ns, is_idle=not self._under_way)
         if self._energy is not None:
-            self._energy.look(now_ns, self._time.busy_ns * self._devices)
+            self._energy.look(now_ns, self._time.busy_of_all_ns)
         return now_ns
 
     def _leave_unattributed(self, device_ns: int) -> None:

@@ -178,10 +178,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClock:
-    """Where the device's time went since the engine began, in nanoseconds. The three sum to wall_ns exactly.
+    """Where a device's time went since the engine began, in nanoseconds. The three sum to wall_ns exactly.
 
-    devices   so many compute each step together, and each has these figures: what requests were charged sums to
-              attributed_ns · devices.
+    Over all devices that compute for the engine, attributed_ns sums to what its requests were charged.
     """
 
     started_unix_ns: int
@@ -189,7 +188,6 @@ class DeviceClock:
     attributed_ns: int  # shared out to requests, finished or not
     unattributed_ns: int  # busy for nobody: warm-up
     idle_ns: int
-    devices: int = 1
 
 
 class RequestRefused(ValueError):

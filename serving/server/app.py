@@ -25,7 +25,6 @@ from serving.server.answers import model_card
 from serving.server.calls import Desk
 from serving.server.chat_answers import ChatWriter
 from serving.server.completion_answers import CompletionWriter
-from serving.server.device_books import DeviceBooks
 from serving.server.doorway import Access, answer_error, answer_http_error, check_model
 from serving.server.embeddings import Embeddings
 from serving.server.errors import ApiError
@@ -73,19 +72,18 @@ def build_app(
     access: Access | None = None,
     *,
     embedder: Embedder | None = None,
-    books: DeviceBooks | None = None,
     settle_seconds: float = _SETTLE_SECONDS,
 ) -> Application:
     """The application. When it shuts down it lets go of every call, stops the engine, and has recorded them all.
 
-    books            the device's, which has the time of the embedder beside the engine's; None: its own
     settle_seconds   how long the engine has then to let go of what it was told to cancel
     """
     access = access or Access()
-    books = books or DeviceBooks(engine.clock)
-    meters = Meters(served.name, served.context_tokens, engine.stats, books.clocks, recorder.counts)
+    meters = Meters(
+        served.name, served.context_tokens, engine.stats, engine.clocks, recorder.counts
+    )
     desk = Desk(engine, served.name, recorder.record, Door(engine.stats), [meters])
-    embeddings = Embeddings(desk, access, embedder, books)
+    embeddings = Embeddings(desk, access, embedder)
     pages = _Pages(served, embedder, access, desk.door, recorder, meters, engine.stats)
 
     tokens = Tokens(served, access)
@@ -94,7 +92,6 @@ def build_app(
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         await desk.drain(settle_seconds)
-        embeddings.close()
         await asyncio.to_thread(engine.stop)
 
     app = Application(

@@ -1,22 +1,21 @@
-"""POST /v1/embeddings: texts in small batches, one after the other on a thread of their own.
+"""POST /v1/embeddings: texts in small batches, each between two of the engine's steps.
 
-Requests take turns by batches, so that a long one does not hold up the short ones behind it, and so that the engine's steps
-come between. Each batch is charged its time on the device's books.
+Requests take turns by batches, so that a long one does not hold up the short ones behind it, nor the answers under way for
+longer than a batch. Each batch has the device to itself and is charged its time, as a step is.
 """
 
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
-from serving.engine.request import Finished, FinishReason
+from serving.engine.errands import Done
+from serving.engine.request import EngineFailed, EngineOverloaded, Finished, FinishReason
 from serving.server.call_endpoint import CallEndpoint, cancel_when_gone
 from serving.server.calls import CANCELLED, Call, Desk
-from serving.server.device_books import DeviceBooks
 from serving.server.doorway import Access, Reply, check_model, not_too_deep
 from serving.server.embedding_request import EmbeddingRequest, embeddings_body, read_embedding
 from serving.server.errors import BadRequest, Overloaded, QueueFull, ServerFailure
@@ -35,16 +34,10 @@ Result = TypeVar("Result")
 class Embeddings(CallEndpoint):
     """embedder None: there is none, and whoever asks is told so."""
 
-    def __init__(
-        self, desk: Desk, access: Access, embedder: Embedder | None, books: DeviceBooks
-    ) -> None:
+    def __init__(self, desk: Desk, access: Access, embedder: Embedder | None) -> None:
         super().__init__(desk, access, "embeddings", "embd-")
-        self._embedder, self._books = embedder, books
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedder")
+        self._embedder = embedder
         self._open = 0
-
-    def close(self) -> None:
-        self._thread.shutdown(wait=False)
 
     async def answer(self, call: Call, request: HttpRequest, reply: Reply) -> None:
         body = await self.read(request)
@@ -103,21 +96,34 @@ class Embeddings(CallEndpoint):
     async def _one_batch(
         self, bill: "_Bill", embedder: Embedder, batch: list[TokenIds]
     ) -> Sequence[Sequence[float]]:
-        def work() -> Sequence[Sequence[float]]:
-            bill.scheduled_ns = bill.scheduled_ns or time.monotonic_ns()
-            found, device_ns = self._books.charge(lambda: embedder.embed(batch))
-            bill.tokens += sum(map(len, batch))
-            bill.device_ns += device_ns
-            return found
-
-        running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        computing = asyncio.create_task(self._charged(bill, embedder, batch))
         try:
-            return await _to_its_end(running)
+            return (await _to_its_end(computing)).result()
+        except EngineOverloaded as overload:
+            self._desk.door.check()
+            raise Overloaded(str(overload), code="stopping") from overload
+        except EngineFailed as failure:
+            raise Overloaded(str(failure), code="engine_failed") from failure
         except ValueError as error:
             raise BadRequest(str(error), code="invalid_value", param="input") from error
         except Exception as error:
             bill.reason, bill.error = FinishReason.ERROR, repr(error)
             raise ServerFailure(f"the embedder failed: {error!r}", code="embedder_error") from error
+
+    async def _charged(
+        self, bill: "_Bill", embedder: Embedder, batch: list[TokenIds]
+    ) -> Done[Sequence[Sequence[float]]]:
+        """What came of the batch, which the bill has by then."""
+
+        def work() -> Sequence[Sequence[float]]:
+            bill.scheduled_ns = bill.scheduled_ns or time.monotonic_ns()
+            found = embedder.embed(batch)
+            bill.tokens += sum(map(len, batch))
+            return found
+
+        done = await asyncio.wrap_future(self._desk.engine.between_steps(work))
+        bill.charge(done)
+        return done
 
 
 async def _to_its_end(running: asyncio.Future[Result]) -> Result:
@@ -136,7 +142,13 @@ class _Bill:
         self.arrived_ns = arrived_ns
         self.scheduled_ns: int | None = None
         self.tokens = self.device_ns = 0
+        self.energy_uj: int | None = None
         self.reason, self.error = FinishReason.CANCELLED, ""
+
+    def charge(self, done: Done[Any]) -> None:
+        self.device_ns += done.device_ns
+        if done.energy_uj is not None:
+            self.energy_uj = (self.energy_uj or 0) + done.energy_uj
 
     def finished(self) -> Finished:
         return Finished(
@@ -153,6 +165,7 @@ class _Bill:
             prefix_repeated_tokens=0,
             request_repeated=False,
             allocation_method=_METHOD,
+            energy_uj=self.energy_uj,
             error=self.error,
         )
 

@@ -27,7 +27,6 @@ from serving.parallel.leader import Leader, leading
 from serving.parallel.orders import Task
 from serving.quantize.model import weight_bytes
 from serving.server.app import Access, build_app
-from serving.server.device_books import DeviceBooks
 from serving.server.http_server import HttpServer
 from serving.server.options import ServeOptions
 from serving.server.runtime import Served
@@ -165,13 +164,12 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
 
 def _run(options: ServeOptions, serving: _Serving) -> None:
     loaded, engine = serving.loaded, serving.engine
-    books = DeviceBooks(engine.clock)
     devices = devices_of(loaded, options.tensor_parallel_size)
-    telemetry = Telemetry(devices, books.clocks)
+    telemetry = Telemetry(devices, engine.clocks)
     try:
         served = served_model(loaded, engine, options.served_model_name)
         access = Access(options.api_key)
-        app = build_app(served, engine, telemetry, access, embedder=serving.embedder, books=books)
+        app = build_app(served, engine, telemetry, access, embedder=serving.embedder)
         host, port = serving.listener.getsockname()[:2]
         ready = f"ready: {served.name} on http://{host}:{port}/v1 ({served.context_tokens} tokens of context)"
         with _signals_obeyed_once():

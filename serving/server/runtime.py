@@ -8,13 +8,17 @@ Served       one model, ready to answer
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from serving.engine.accounting import WorkModelStats
+from serving.engine.errands import Done
 from serving.engine.request import Constraint, DeviceClock, Progress, Request
 from serving.engine.tool_reader import CallPart
 from serving.server.tools import Tools
+
+Result = TypeVar("Result")
 
 
 class Stats(Protocol):
@@ -48,7 +52,14 @@ class Engine(Protocol):
     def cancel(self, request_id: str) -> None:
         """Stop working on a request; it finishes as cancelled. An unknown id is one that has finished."""
 
-    def clock(self) -> DeviceClock: ...
+    def between_steps(self, work: Callable[[], Result]) -> "Future[Done[Result]]":
+        """Do the work with the device to itself, and say what came of it and what it is charged.
+
+        Raises EngineOverloaded when the engine stops, and so does the future.
+        """
+
+    def clocks(self) -> Sequence[DeviceClock]:
+        """Of each device."""
 
     def stats(self) -> Stats: ...
 

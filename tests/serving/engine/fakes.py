@@ -182,6 +182,17 @@ class Driver:
                 self.runner.spoil(under_way[0].slices)
                 deliver(self.loop.fail_step(under_way[0], "out of memory"))
 
+    def errand(self, takes_ns: int) -> int:
+        """Work between two steps. Returns what it is charged."""
+        before, self.under_way = self.under_way, None
+        if before is not None:
+            step, wait = before
+            deliver(self.loop.settle_step(step, wait()))
+        self.loop.begin_work()
+        self.runner.clock.ns += takes_ns
+        charged_ns, _ = self.loop.settle_errand()
+        return charged_ns
+
     def _launch(self) -> tuple[Step, Callable[[], StepResult]] | None:
         step = self.loop.begin_step()
         return None if step is None else (step, self.runner.launch(step.slices))

@@ -135,6 +135,60 @@ def test_penalties_and_log_probabilities_reach_the_sampler(tiny: LoadedModel) ->
     assert all(len(report.top) == 2 and report.logprob <= 0 for report in reports)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_work_between_steps_takes_turns_with_them_and_changes_no_answer(
+    tiny: LoadedModel, tiny_reference: LlamaForCausalLM, overlap: bool
+) -> None:
+    (prompt,) = some_prompts(1)
+    answers, pieces, seen = Answers(), 6, []
+
+    def work() -> str:
+        seen.append(len(answers.seen.get("r", ())))
+        time.sleep(0.002)
+        return threading.current_thread().name
+
+    with an_engine(tiny, overlap=overlap) as engine:
+        engine.submit(Request("r", prompt, greedy(), time.monotonic_ns()), answers)
+        errands = [engine.between_steps(work) for _ in range(pieces)]
+        done = [errand.result(20) for errand in errands]
+        answers.wait(1)
+        clock = engine.clock()
+    assert {each.result() for each in done} == {"engine"}
+    assert answers.tokens("r") == reference_answer(tiny_reference, prompt, 24)
+    assert seen == sorted(set(seen)), "a step came between any two"
+    assert min(each.device_ns for each in done) >= 2_000_000
+    charged_ns = answers.finished("r").device_ns + sum(each.device_ns for each in done)
+    assert clock.attributed_ns == charged_ns
+
+
+def test_work_between_steps_that_fails_is_charged_and_harms_nobody(tiny: LoadedModel) -> None:
+    with an_engine(tiny) as engine:
+        done = engine.between_steps(lambda: 1 // 0).result(20)
+        assert len(ask(engine, [[5, 6, 7]], [greedy()])[0]) == 24
+    assert done.device_ns > 0
+    with pytest.raises(ZeroDivisionError):
+        done.result()
+
+
+def test_work_that_the_engine_has_no_time_for_any_more_is_refused(tiny: LoadedModel) -> None:
+    go, began = threading.Event(), threading.Event()
+    with an_engine(tiny) as engine:
+        first = engine.between_steps(lambda: (began.set(), go.wait(20)))
+        left = engine.between_steps(lambda: None)
+        began.wait(20)
+        stopping = threading.Thread(target=engine.stop)
+        stopping.start()
+        while not engine._stopping:
+            time.sleep(0.001)
+        go.set()
+        stopping.join(20)
+    assert first.result(20).outcome == (None, True)
+    with pytest.raises(EngineOverloaded, match="stopping"):
+        left.result(20)
+    with pytest.raises(EngineOverloaded, match="stopping"):
+        engine.between_steps(lambda: None)
+
+
 def test_without_attribution_nobody_is_charged_and_all_time_is_unattributed(
     tiny: LoadedModel,
 ) -> None:

@@ -8,10 +8,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.engine.accounting import ModelErrors, WorkModelStats
+from serving.engine.errands import Done, Errand
 from serving.engine.request import (
     Constraint,
     ConstraintKind,
@@ -32,6 +34,7 @@ from serving.server.tools import Tools
 
 CONTEXT_TOKENS = 200
 _NO_END = 10**9
+Result = TypeVar("Result")
 END_OF_ANSWER = "."  # a prompt with it is answered "xyz" and then the end
 
 
@@ -151,6 +154,7 @@ class FakeEngine:
         self._to_cancel: set[str] = set()
         self._lock = threading.Condition()
         self._work: list[_Work] = []
+        self._errands: list[Errand[Any]] = []
         self._is_stopped = False
         self._attributed_ns = 0
         self._seen: set[tuple[int, ...]] = set()
@@ -187,6 +191,15 @@ class FakeEngine:
             self._to_cancel.add(request_id)
             self._lock.notify()
 
+    def between_steps(self, work: Callable[[], Result]) -> "Future[Done[Result]]":
+        errand = Errand(work)
+        with self._lock:
+            if self._is_stopped:
+                raise EngineOverloaded("the engine is stopping; try again later")
+            self._errands.append(errand)
+            self._lock.notify()
+        return errand.done
+
     def hold(self, after_steps: int = 0) -> None:
         """Take requests and cancel them, and compute no more than this."""
         with self._lock:
@@ -209,6 +222,9 @@ class FakeEngine:
             idle_ns = wall_ns - self._attributed_ns
             return DeviceClock(self._started_unix_ns, wall_ns, self._attributed_ns, 0, idle_ns)
 
+    def clocks(self) -> list[DeviceClock]:
+        return [self.clock()]
+
     def stop(self) -> None:
         with self._lock:
             self._is_stopped = True
@@ -224,11 +240,26 @@ class FakeEngine:
                 if self._work and self._steps_allowed:
                     self._steps_allowed -= 1
                     self._step()
+            self._do_an_errand()
         with self._lock:
             self._let_leave({each.request.request_id for each in self._work})
+            for errand in self._errands:
+                errand.done.set_exception(EngineOverloaded("the engine is stopping"))
+
+    def _do_an_errand(self) -> None:
+        if not self._errands or self._is_stopped:
+            return
+        errand = self._errands.pop(0)
+        began_ns = time.monotonic_ns()
+        outcome = errand.attempt()
+        with self._lock:
+            device_ns = time.monotonic_ns() - began_ns
+            self._attributed_ns += device_ns
+        errand.done.set_result(Done(device_ns, None, outcome))
 
     def _has_something_to_do(self) -> bool:
-        return self._is_stopped or bool(self._to_cancel) or bool(self._work and self._steps_allowed)
+        has_work = bool(self._errands) or bool(self._work and self._steps_allowed)
+        return self._is_stopped or bool(self._to_cancel) or has_work
 
     def _let_leave(self, request_ids: set[str]) -> None:
         for work in [each for each in self._work if each.request.request_id in request_ids]:

@@ -1,7 +1,6 @@
 """/v1/embeddings through OpenAI's client."""
 
 import asyncio
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.request import DeviceClock
 from serving.server.app import build_app
-from serving.server.device_books import DeviceBooks
 from serving.server.embeddings import batches
 from serving.server.spans import Device, attributes_of
 from tests.serving.server.fakes import SERVED, FakeEmbedder, FakeEngine, ListRecorder
@@ -25,15 +22,10 @@ def embedder() -> FakeEmbedder:
 
 
 @pytest.fixture
-def books(engine: FakeEngine) -> DeviceBooks:
-    return DeviceBooks(engine.clock)
-
-
-@pytest.fixture
 def server(
-    engine: FakeEngine, recorder: ListRecorder, embedder: FakeEmbedder, books: DeviceBooks
+    engine: FakeEngine, recorder: ListRecorder, embedder: FakeEmbedder
 ) -> Iterator[RunningServer]:
-    app = build_app(SERVED, engine, recorder, embedder=embedder, books=books)
+    app = build_app(SERVED, engine, recorder, embedder=embedder)
     with running(app) as server:
         yield server
 
@@ -119,7 +111,7 @@ def test_a_text_that_is_too_long_is_told_by_how_much(client: openai.OpenAI) -> N
 
 
 def test_an_embedding_is_a_call_that_is_charged_its_time(
-    client: openai.OpenAI, recorder: ListRecorder, books: DeviceBooks
+    client: openai.OpenAI, recorder: ListRecorder, engine: FakeEngine
 ) -> None:
     embed(client, ["@a", "@"])
     eventually(lambda: recorder.calls, "the record")
@@ -133,7 +125,7 @@ def test_an_embedding_is_a_call_that_is_charged_its_time(
     assert said["gen_ai.request.model"] == "fake-embedder"
     assert said["gen_ai.usage.input_tokens"] == 3
     assert "gen_ai.request.temperature" not in said
-    assert call.finished[0].device_ns == books.clocks()[0].attributed_ns > 0
+    assert call.finished[0].device_ns == engine.clock().attributed_ns > 0
 
 
 def test_a_failing_embedder_is_our_fault(
@@ -160,15 +152,13 @@ def test_who_leaves_is_not_computed_for_any_further(
     assert recorder.calls[0].prompt_tokens == 32, "what was computed is told"
 
 
-def test_answers_go_on_while_a_batch_is_computed(
-    client: openai.OpenAI, embedder: FakeEmbedder
+def test_who_asks_while_the_server_stops_is_told_to_come_back(
+    client: openai.OpenAI, engine: FakeEngine
 ) -> None:
-    embedder.go.clear()
-    with pytest.raises(openai.APITimeoutError):
-        embed(client, "a", timeout=0.2)
-    answer = client.completions.create(model="fake-model", prompt="Ends.")
-    assert answer.choices[0].text == "xyz"
-    embedder.go.set()
+    engine.stop()
+    with pytest.raises(openai.InternalServerError, match="stopping") as caught:
+        embed(client, "a")
+    assert caught.value.status_code == 503
 
 
 def test_without_an_embedder_it_is_said_how_to_get_one(
@@ -190,40 +180,3 @@ def test_every_text_is_in_one_batch_and_no_batch_is_large(lengths: list[int]) ->
     for batch in found:
         longest = max(lengths[place] for place in batch)
         assert len(batch) == 1 or (len(batch) <= 32 and len(batch) * longest <= 1_024)
-
-
-def clock(attributed_ns: int, idle_ns: int, devices: int) -> DeviceClock:
-    return DeviceClock(0, attributed_ns + idle_ns, attributed_ns, 0, idle_ns, devices)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12), st.booleans())),
-    st.integers(1, 3),
-)
-def test_whatever_the_engine_does_meanwhile_the_devices_time_is_conserved_and_never_falls(
-    passed: list[tuple[int, int, bool]], devices: int
-) -> None:
-    engine = [clock(0, 0, devices)]
-    books = DeviceBooks(lambda: engine[0])
-    charged_ns = 0
-    seen = [books.clocks()]
-    for busy_ns, idle_ns, is_work in passed:
-        before = engine[0]
-        later = clock(before.attributed_ns + busy_ns, before.idle_ns + idle_ns, devices)
-
-        def time_passes(later: DeviceClock = later) -> None:
-            engine[0] = later
-            seen.append(books.clocks())
-
-        if is_work:
-            charged_ns += books.charge(time_passes)[1]
-        else:
-            time_passes()
-        seen.append(books.clocks())
-    for device in range(devices):
-        for before, after in itertools.pairwise(clocks[device] for clocks in seen):
-            assert after.attributed_ns >= before.attributed_ns
-            assert after.idle_ns >= before.idle_ns >= 0
-            assert after.attributed_ns + after.idle_ns == after.wall_ns
-    attributed_ns = sum(each.attributed_ns for each in books.clocks())
-    assert attributed_ns == devices * engine[0].attributed_ns + charged_ns
