@@ -346,8 +346,9 @@ class Engine:
             self._fail(after, result)
 
     def _fail(self, failed: _UnderWay, error: Exception) -> None:
+        said = str(error) if isinstance(error, EngineFailed) else f"the step failed: {error!r}"
         with self._wake:
-            deliveries = self._loop.fail_step(failed.step, f"the step failed: {error!r}")
+            deliveries = self._loop.fail_step(failed.step, said)
         self._deliver(deliveries)
 
     def _give_up(self, reason: FinishReason, error: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _START_SECONDS = 3_600.0  # to load a model of any size
 _STOP_SECONDS = 10.0
-_MOMENT_SECONDS = 2.0  # from a product that failed until the rank that ended is known to have
+_MOMENT_SECONDS = 10.0  # from a product that failed until the rank that ended is known to have
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +131,6 @@ class Leader:
     @contextlib.contextmanager
     def computing(self, plan: Plan, drawn: Tensor | None) -> Iterator[None]:
         """The others run the plan; in the block this rank does. See engine/runner.py."""
-        self.check()
         try:
             self._tell(Compute(plan, 0 if drawn is None else len(drawn)))
             if drawn is not None:
@@ -167,9 +167,11 @@ class Leader:
             leave_group(self._task.device)
 
     def _tell(self, order: Order) -> None:
+        self.check()
+        packed = pickle.dumps(order)  # once for all
         try:
             for each in self._followers:
-                each.orders.send(order)
+                each.orders.send_bytes(packed)
         except OSError as error:
             raise self._failed(error) from error
 

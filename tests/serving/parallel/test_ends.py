@@ -59,7 +59,7 @@ def test_a_rank_that_ends_ends_the_engine_and_is_named(ranks: Ranks) -> None:
         end = answers.finished("long")
         assert end.reason is FinishReason.ERROR
         said = f"rank 1 (process {pid}) ended: exit code -9; restart the server"
-        assert said in end.error
+        assert end.error == said
         eventually(lambda: engine.stats().failure, "the failure")
         assert engine.stats().failure == said
         with pytest.raises(EngineFailed, match="rank 1"):
@@ -75,6 +75,13 @@ def test_a_rank_that_ends_while_nobody_asks_is_noticed(ranks: Ranks) -> None:
         leader.check()
 
 
+def test_an_engine_does_not_start_without_all_of_its_ranks(ranks: Ranks) -> None:
+    loaded, leader = ranks
+    os.kill(leader.pids[0], signal.SIGKILL)
+    with pytest.raises(EngineFailed, match="rank 1"), an_engine(loaded, followers=leader):
+        pass
+
+
 def test_signals_to_stop_are_for_the_first_rank(ranks: Ranks) -> None:
     """Whoever stops a service tells all of its processes; open requests need all ranks until they are answered."""
     loaded, leader = ranks
@@ -88,7 +95,7 @@ def test_signals_to_stop_are_for_the_first_rank(ranks: Ranks) -> None:
         assert engine.stats().failure == ""
 
 
-def test_a_rank_that_cannot_load_says_why(tmp_path: Path) -> None:
+def test_a_rank_that_can_not_load_says_why(tmp_path: Path) -> None:
     task = a_task(tmp_path / "nowhere")
     why = r"rank 1 \(process \d+\) ended: '.*nowhere' is no model"
     with leading(task, 2) as leader, pytest.raises(EngineFailed, match=why):
