@@ -188,6 +188,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "What AI inference costs, who spends it and what to change.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {"MonthStateEnum": "costwatch.reports.models.State"},
 }
 
 # Where senders reach the OTLP door, for the lines that the pages show; empty: port 4318 of the page's own host.

@@ -217,3 +217,23 @@ class AuditEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M} {self.action} {self.target}"
+
+
+class Answer(models.Model):
+    """What a write was answered with, by the key that its sender gave: sent again, it is not done again."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, db_index=False)
+    key = models.CharField(max_length=255)
+    asked = models.CharField(max_length=64)  # SHA-256 of what was asked
+    status = models.PositiveSmallIntegerField()
+    body = models.JSONField(null=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "user", "key"], name="answer_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.status}"

@@ -13,6 +13,7 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+from costwatch.api.known import unless_known
 from costwatch.api.parameters import month_from, one_of
 from costwatch.api.scope import OrganizationView
 from costwatch.domain.pricing import PriceState
@@ -21,7 +22,7 @@ from costwatch.reports.exports import csv, json
 from costwatch.reports.lines import Line, TeamTotal
 from costwatch.reports.models import State, StatementLine
 
-FORMATS = ("json", "csv")
+FORMATS = {"json": json, "csv": csv}
 
 
 class LineSerializer(serializers.Serializer[Line]):
@@ -107,7 +108,7 @@ class ChargebackView(OrganizationView):
             OpenApiParameter(
                 "month", str, description="Such as 2026-10, in the organization's time zone."
             ),
-            OpenApiParameter("format", str, enum=FORMATS, description="json without it."),
+            OpenApiParameter("format", str, enum=list(FORMATS), description="json without it."),
         ],
         responses={
             (200, "application/json"): ChargebackSerializer,
@@ -117,8 +118,15 @@ class ChargebackView(OrganizationView):
     def get(self, request: Request) -> HttpResponseBase:
         wanted = one_of(request, "format", FORMATS, "json")
         report = chargeback(self.organization, month_from(request, self.organization))
-        if wanted == "json":
-            return StreamingHttpResponse(json.chunks(report), content_type=json.CONTENT_TYPE)
-        answer = StreamingHttpResponse(csv.chunks(report), content_type=csv.CONTENT_TYPE)
-        answer["Content-Disposition"] = f'attachment; filename="chargeback-{report.month}.csv"'
-        return answer
+        if not report.sha256:
+            return _file(report, wanted)
+        return unless_known(request, f"{report.sha256} {wanted}", lambda: _file(report, wanted))
+
+
+def _file(report: Chargeback, wanted: str) -> StreamingHttpResponse:
+    export = FORMATS[wanted]
+    answer = StreamingHttpResponse(export.chunks(report), content_type=export.CONTENT_TYPE)
+    if wanted != "json":
+        name = f"chargeback-{report.month}.{export.EXTENSION}"
+        answer["Content-Disposition"] = f'attachment; filename="{name}"'
+    return answer

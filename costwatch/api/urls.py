@@ -9,10 +9,12 @@ from costwatch.api.chargeback import ChargebackView
 from costwatch.api.costs import CostsView
 from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
+from costwatch.api.months import MonthsView, MonthView
 from costwatch.api.recommendations import RecommendationsView
 from costwatch.api.repetition import RepetitionView
 from costwatch.api.schema import SchemaView
 from costwatch.api.sources import SourcesView
+from costwatch.api.statements import StatementLinesView, StatementsView, StatementView
 
 urlpatterns = [
     path("assignment-rules", AssignmentRulesView.as_view(), name="api-assignment-rules"),
@@ -29,8 +31,17 @@ urlpatterns = [
     path("ingest-health", IngestHealthView.as_view(), name="api-ingest-health"),
     path("ingest-keys", IngestKeysView.as_view(), name="api-ingest-keys"),
     path("ingest-keys/<int:key_id>", IngestKeyView.as_view(), name="api-ingest-key"),
+    path("months", MonthsView.as_view(), name="api-months"),
+    path("months/<slug:month>", MonthView.as_view(), name="api-month"),
     path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
     path("repetition", RepetitionView.as_view(), name="api-repetition"),
     path("schema", SchemaView.as_view(), name="api-schema"),
     path("sources", SourcesView.as_view(), name="api-sources"),
+    path("statements", StatementsView.as_view(), name="api-statements"),
+    path("statements/<int:statement_id>", StatementView.as_view(), name="api-statement"),
+    path(
+        "statements/<int:statement_id>/lines",
+        StatementLinesView.as_view(),
+        name="api-statement-lines",
+    ),
 ]

@@ -49,6 +49,19 @@ class _Month:
         return self.standing.name
 
 
+def move(
+    organization: Organization, name: str, state: State, actor: User | None, reason: str = ""
+) -> None:
+    """To any state; where it is there already, nothing happens. Raises CannotMove."""
+    match state:
+        case State.REVIEW:
+            review(organization, name, actor)
+        case State.CLOSED:
+            close(organization, name, actor)
+        case State.OPEN:
+            reopen(organization, name, actor, reason)
+
+
 @transaction.atomic
 def review(organization: Organization, name: str, actor: User | None) -> None:
     """Raises CannotMove."""

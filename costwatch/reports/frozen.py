@@ -58,6 +58,17 @@ def lines_of(statement: Statement) -> FrozenLines:
     return FrozenLines(rows, statement.lines_count, statement.closing.places)
 
 
+def lines_after(statement: Statement, number: int, limit: int) -> list[Line]:
+    """So many lines of a statement at most, from the one after this number on."""
+    rows = StatementLine.objects.filter(
+        organization=statement.organization_id,
+        statement=statement,
+        number__gt=number,
+        number__lte=number + limit,
+    )
+    return list(FrozenLines(rows.order_by("number"), limit, statement.closing.places))
+
+
 def frozen_totals(closing: Closing) -> tuple[TeamTotal, ...]:
     return tuple(
         TeamTotal(

@@ -52,6 +52,8 @@ def test_no_resource_breaks_whatever_it_is_asked_with(
         "budget_id": budget.pk,
         "rule_id": rule.pk,
         "key_id": key.pk,
+        "month": f"{timezone.now():%Y-%m}",
+        "statement_id": 1,
         "call_id": Entry.objects.get(organization=organization).call_id,
     }
     url = f"/api/v1/{path.format(**ids)}"

@@ -150,8 +150,13 @@ def test_the_schema_is_valid_and_names_every_path(db: None) -> None:
         "ingest-health",
         "ingest-keys",
         "ingest-keys/{key_id}",
+        "months",
+        "months/{month}",
         "recommendations",
         "repetition",
         "sources",
+        "statements",
+        "statements/{statement_id}",
+        "statements/{statement_id}/lines",
     ):
         assert f"/api/v1/{path}:" in out.getvalue()

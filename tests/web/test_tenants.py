@@ -15,7 +15,10 @@ from costwatch.api.scope import OrganizationView
 from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
 from costwatch.recommendations.models import Recommendation
-from tests.factories import MembershipFactory
+from costwatch.reports.models import Month
+from tests.factories import NOON, MembershipFactory
+from tests.pricing.usage import offering, source, used
+from tests.reports.closing import OCTOBER, closed
 from tests.web.conftest import ITS_WORDS, client_of
 
 PUBLIC = {"login", "logout"}
@@ -72,11 +75,16 @@ def theirs(furnished: Organization, owner: User) -> dict[str, Any]:
         team=furnished.teams.get(slug="summaries"),
         feature="secret pattern*",
     )
+    summaries = source(furnished, furnished.teams.get(slug="summaries"))
+    used(summaries, offering(furnished), OCTOBER, output_tokens=1_000)
+    statement = closed(furnished, "2026-10", NOON).statements.get(team__slug="summaries")
     return {
         "budget_id": budget.pk,
         "recommendation_id": advice.pk,
         "token_id": token.pk,
         "rule_id": rule.pk,
+        "month": "2026-10",
+        "statement_id": statement.pk,
         "key_id": IngestKey.objects.get(organization=furnished).pk,
         "team_id": furnished.teams.get(slug="summaries").pk,
         "call_id": Entry.objects.filter(organization=furnished)[0].call_id,
@@ -100,6 +108,7 @@ def state_of(organization: Organization) -> tuple[object, ...]:
         list(AssignmentRule.objects.filter(organization=organization).values()),
         list(IngestKey.objects.filter(organization=organization).values()),
         list(ApiToken.objects.filter(organization=organization).values()),
+        list(Month.objects.filter(organization=organization).values()),
         AuditEvent.objects.filter(organization=organization).count(),
     )
 
@@ -184,7 +193,7 @@ MEMBERS_MAY_NOT = {
     "sources-rule-move",
 }
 # Who may write to a resource, by its path; every other resource is only read.
-FINANCE_WRITES = ("assignment-rules", "budgets")
+FINANCE_WRITES = ("assignment-rules", "budgets", "months")
 OWNERS_WRITE = ("ingest-keys",)
 
 
