@@ -14,12 +14,12 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from costwatch.api.known import unless_known
-from costwatch.api.parameters import month_from, one_of
+from costwatch.api.parameters import month_from, one_of, team_named
 from costwatch.api.scope import OrganizationView
 from costwatch.domain.pricing import PriceState
-from costwatch.reports.chargeback import Chargeback, chargeback
+from costwatch.reports.chargeback import Chargeback, chargeback, of_team
 from costwatch.reports.exports import csv, json
-from costwatch.reports.lines import Line, TeamTotal
+from costwatch.reports.lines import UNATTRIBUTED, Line, TeamTotal
 from costwatch.reports.models import State, StatementLine
 
 FORMATS = {"json": json, "csv": csv}
@@ -109,6 +109,11 @@ class ChargebackView(OrganizationView):
                 "month", str, description="Such as 2026-10, in the organization's time zone."
             ),
             OpenApiParameter("format", str, enum=list(FORMATS), description="json without it."),
+            OpenApiParameter(
+                "team",
+                str,
+                description="Slug or id of a team, or unattributed: only what it owes itself, without teams below it.",
+            ),
         ],
         responses={
             (200, "application/json"): ChargebackSerializer,
@@ -118,9 +123,16 @@ class ChargebackView(OrganizationView):
     def get(self, request: Request) -> HttpResponseBase:
         wanted = one_of(request, "format", FORMATS, "json")
         report = chargeback(self.organization, month_from(request, self.organization))
+        team = request.query_params.get("team", "")
+        if team:
+            report = of_team(report, self._team_id(team))
         if not report.sha256:
             return _file(report, wanted)
-        return unless_known(request, f"{report.sha256} {wanted}", lambda: _file(report, wanted))
+        version = f"{report.sha256} {wanted} {team}"
+        return unless_known(request, version, lambda: _file(report, wanted))
+
+    def _team_id(self, text: str) -> int | None:
+        return None if text == UNATTRIBUTED else team_named(text, self.organization).pk
 
 
 def _file(report: Chargeback, wanted: str) -> StreamingHttpResponse:

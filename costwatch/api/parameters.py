@@ -12,7 +12,7 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from costwatch.accounts.models import Organization
+from costwatch.accounts.models import Organization, Team
 from costwatch.accounts.teams import team_subtree
 from costwatch.domain.periods import Period, month_of
 from costwatch.reports.periods import moment_asked, month_asked
@@ -116,6 +116,11 @@ def team_ids_from(request: Request, organization: Organization) -> frozenset[int
     text = request.query_params.get("team", "")
     if not text:
         return None
+    return team_subtree(team_named(text, organization))
+
+
+def team_named(text: str, organization: Organization) -> Team:
+    """By slug or id. Raises ValidationError."""
     named = Q(slug=text)
     if text.isascii() and text.isdigit() and len(text) < 19:
         named |= Q(pk=int(text))
@@ -124,4 +129,4 @@ def team_ids_from(request: Request, organization: Organization) -> frozenset[int
         raise ValidationError(
             {"team": [f"{text!r}: expected the slug or id of a team of {organization}"]}
         )
-    return team_subtree(team)
+    return team

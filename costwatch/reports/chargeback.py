@@ -6,7 +6,7 @@ adjustments to earlier months that would be frozen with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -19,7 +19,6 @@ from costwatch.pricing.charges import charges
 from costwatch.reports.adjustments import pending
 from costwatch.reports.frozen import frozen_lines, frozen_totals
 from costwatch.reports.lines import (
-    ADJUSTMENT,
     Line,
     Names,
     TeamTotal,
@@ -102,8 +101,8 @@ def of_team(report: Chargeback, team_id: int | None) -> Chargeback:
         report,
         lines=lines,
         teams=teams,
-        total=money.total(team.cost for team in teams),
-        unattributed=money.total(team.cost for team in teams if team.team_id is None),
+        total=_sum((team.cost for team in teams), report.places),
+        unattributed=_sum((team.cost for team in teams if team.team_id is None), report.places),
         unpriced_lines=sum(line.is_unpriced for line in lines),
     )
 
@@ -132,13 +131,14 @@ def _as_it_stands(
         sha256="",
         lines=tuple(billed),
         teams=team_totals(billed),
-        total=money.total(line.cost for line in billed),
-        unattributed=money.total(line.cost for line in billed if line.team_id is None),
+        total=_sum((line.cost for line in billed), places),
+        unattributed=_sum((line.cost for line in billed if line.team_id is None), places),
         unpriced_lines=sum(line.is_unpriced for line in billed),
         unknown_usage_calls=sum(used.unknown_usage_calls.values()),
         places=places,
     )
 
 
-def adjustments_in(report: Chargeback) -> list[Line]:
-    return [line for line in report.lines if line.kind == ADJUSTMENT]
+def _sum(amounts: Iterable[Decimal], places: int) -> Decimal:
+    """Of amounts that are rounded; of none too it has its places."""
+    return money.rounded(money.total(amounts), places)

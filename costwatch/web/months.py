@@ -38,10 +38,14 @@ class Month:
 
 def month_shown(request: HttpRequest, organization: Organization) -> Month:
     """The month that ?month=2026-11 names, else this one. Raises BadRequest for what is no month, or one to come."""
+    return month_named(request.GET.get("month", ""), organization)
+
+
+def month_named(name: str, organization: Organization) -> Month:
+    """As month_shown()."""
     zone = organization.time_zone
     now = timezone.now()
     current = month_of(now, zone)
-    name = request.GET.get("month", "")
     try:
         period = month_asked(name, zone) if name else current
     except ValueError as error:

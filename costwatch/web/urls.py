@@ -14,6 +14,7 @@ from costwatch.web.views import (
     rules,
     settings,
     sources,
+    statements,
     team,
 )
 
@@ -60,6 +61,10 @@ urlpatterns = [
         needs=Needs.MONEY,
     ),
     page("sources/ingest/", ingest.health, name="sources-ingest"),
+    page("statements/", statements.index, name="statements"),
+    page("statements/month/", statements.month, name="statements-month"),
+    page("statements/team/", statements.statement, name="statements-team"),
+    page("statements/move/", statements.move, name="statements-move", needs=Needs.MONEY),
     page("recommendations/", recommendations.index, name="recommendations"),
     page(
         "recommendations/<int:recommendation_id>/status/",

@@ -15,7 +15,9 @@ from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
 from tests.attribution.test_content import PROMPT, said_at, send
 from tests.browser import chromium
-from tests.factories import MembershipFactory
+from tests.factories import NOON, MembershipFactory
+from tests.pricing.usage import offering, source, used
+from tests.reports.closing import OCTOBER, closed
 from tests.web.test_recommendations import advice
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -38,6 +40,9 @@ def paths(furnished: Organization) -> list[str]:
         organization=furnished, team=furnished.teams.get(slug="search"), feature="support*"
     )
     key = IngestKey.objects.get(organization=furnished)
+    used(source(furnished, rule.team), offering(furnished), OCTOBER, output_tokens=10**9)
+    closed(furnished, "2026-10", NOON)
+    used(source(furnished, rule.team), offering(furnished), OCTOBER, output_tokens=2 * 10**9)
     entry = Entry.objects.filter(organization=furnished, offering__device_type__startswith="N")[0]
     content.set_retention(furnished.pk, 30)
     send(key, said_at(timezone.now(), {**PROMPT, "gen_ai.completion": "wordwithoutend" * 200}))
@@ -51,6 +56,12 @@ def paths(furnished: Organization) -> list[str]:
         "/budgets/",
         "/budgets/new/",
         "/recommendations/",
+        "/statements/",
+        "/statements/month/",
+        "/statements/month/?month=2026-10",
+        f"/statements/team/?month=2026-10&team={furnished.teams.get(slug='search').pk}",
+        "/statements/team/?team=unattributed",
+        "/statements/move/?month=2026-10&to=open",
         "/settings/",
         "/settings/content/",
         f"/settings/keys/{key.pk}/",

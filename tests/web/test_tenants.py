@@ -191,6 +191,7 @@ MEMBERS_MAY_NOT = {
     "sources-rule-create",
     "sources-rule-delete",
     "sources-rule-move",
+    "statements-move",
 }
 # Who may write to a resource, by its path; every other resource is only read.
 FINANCE_WRITES = ("assignment-rules", "budgets", "months")

@@ -82,6 +82,12 @@ def money(amount: Decimal | None, currency: str = "USD") -> str:
 
 
 @register.filter
+def billed(amount: Decimal, currency: str = "USD") -> str:
+    """An amount of a bill: with just the places that it has."""
+    return f"{'−' if amount < 0 else ''}{symbol_of(currency)}{abs(amount):,f}"
+
+
+@register.filter
 def unit_price(amount: Decimal | None, currency: str = "USD") -> str:
     """A price with every digit it has."""
     if amount is None:
@@ -167,6 +173,17 @@ def share_bar(fraction: Any, series: int) -> SafeString:
         '<rect width="100" height="6"></rect><rect class="s{}" width="{}" height="6"></rect></svg>',
         series,
         f"{width:.2f}",
+    )
+
+
+@register.filter
+def line_quantity(line: Any) -> str:
+    """What a line of a statement is about, with its unit; every digit as its title."""
+    if line.meter != "device_ns":
+        return counted(line.quantity)
+    hours = Decimal(line.quantity) / _HOUR_NS
+    return format_html(
+        '<span title="{} ns">{}{}h</span>', f"{line.quantity:,}", f"{hours:,.2f}", _SPACE
     )
 
 
