@@ -74,6 +74,14 @@ class ToolFormat:
     closing: str = ""
     token: str = ""
 
+    @property
+    def begins_as_object(self) -> bool:
+        return any(marker.startswith("{") for marker in self.markers)
+
+    @property
+    def begins_as_list(self) -> bool:
+        return any(marker.startswith("[") for marker in self.markers)
+
     def begin_of(self, tool_name: str) -> str:
         return f'{self.before}{{"name": {json.dumps(tool_name)}, "{self.arguments}": '
 
@@ -115,11 +123,15 @@ def format_of(template: str | None) -> ToolFormat | None:
     return LLAMA if _LLAMA_SAYS.search(template) else None
 
 
-def constraint_of(tools: Tools, form: ToolFormat) -> Constraint | None:
+def constraint_of(
+    tools: Tools, form: ToolFormat, text: Constraint | None = None
+) -> Constraint | None:
     """What keeps an answer's calls well formed, of tools that are there, with arguments that fit. None: no calls.
 
-    Raises RequestRefused where a strict tool's parameters would not be enforced. Of a tool that isn't strict, such
-    parameters only have to be an object.
+    text   what an answer that calls nothing must be: such an answer has no other text beside its calls.
+
+    Raises RequestRefused where a strict tool's parameters would not be enforced, and where text could not be told from
+    calls. Of a tool that isn't strict, such parameters only have to be an object.
     """
     tags = [_tag(tool, form) for tool in tools.callable]
     if not tags:
@@ -127,11 +139,39 @@ def constraint_of(tools: Tools, form: ToolFormat) -> Constraint | None:
     most_one = not tools.parallel or bool(tools.only)
     one_by_one = _one_by_one(tags, form, most_one)
     if form.token:
-        answer = _after_token(one_by_one, form, must_call=tools.must_call)
+        calls, among_text = _after_token(one_by_one, form), _token_among_text(one_by_one, form)
     else:
-        answer = one_by_one if tools.must_call else _among_text(tags, form, most_one)
-    text = json.dumps({"type": "structural_tag", "format": answer})
-    return Constraint(ConstraintKind.STRUCTURAL_TAG, text)
+        calls, among_text = one_by_one, _among_text(tags, form, most_one)
+    if tools.must_call:
+        answer = calls
+    else:
+        answer = among_text if text is None else _or_else(calls, _json_schema_of(text, form))
+    return Constraint(
+        ConstraintKind.STRUCTURAL_TAG, json.dumps({"type": "structural_tag", "format": answer})
+    )
+
+
+def _or_else(calls: Any, schema: Any) -> dict[str, Any]:
+    return {"type": "or", "elements": [calls, {"type": "json_schema", "json_schema": schema}]}
+
+
+def _json_schema_of(text: Constraint, form: ToolFormat) -> Any:
+    """The schema of an answer that is no call. Raises RequestRefused where it may begin as a call does."""
+    if text.kind not in (ConstraintKind.JSON, ConstraintKind.JSON_SCHEMA):
+        raise RequestRefused(
+            f"an answer may be calls of tools or JSON, and not calls or what a {text.kind} says; send one of them"
+        )
+    schema = _ANY_OBJECT if text.kind is ConstraintKind.JSON else json.loads(text.text)
+    if form.begins_as_object or (form.begins_as_list and not _is_of_objects(schema)):
+        raise RequestRefused(
+            "this model writes calls of tools as JSON of its own, from which such an answer could not be told: "
+            "send tools or a response format"
+        )
+    return schema
+
+
+def _is_of_objects(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and schema.get("type") == "object"
 
 
 def _tag(tool: Tool, form: ToolFormat) -> dict[str, Any]:
@@ -173,24 +213,25 @@ def _among_text(tags: Sequence[Any], form: ToolFormat, most_one: bool) -> dict[s
     }
 
 
-def _after_token(calls: Any, form: ToolFormat, *, must_call: bool) -> dict[str, Any]:
+def _after_token(calls: Any, form: ToolFormat) -> dict[str, Any]:
     def text(value: str) -> dict[str, Any]:
         return {"type": "const_string", "value": value}
 
     # some write a space behind the token
     listed = [{"type": "optional", "content": text(" ")}, text(form.opening), calls]
-    tag = {
+    return {
         "type": "tag",
         "begin": {"type": "token", "token": form.token},
         "content": {"type": "sequence", "elements": listed},
         "end": form.closing,
     }
-    if must_call:
-        return tag
+
+
+def _token_among_text(calls: Any, form: ToolFormat) -> dict[str, Any]:
     return {
         "type": "token_triggered_tags",
         "trigger_tokens": [form.token],
-        "tags": [tag],
+        "tags": [_after_token(calls, form)],
         "stop_after_first": True,
     }
 

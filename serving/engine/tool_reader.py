@@ -2,6 +2,7 @@
 
     CallPart      what is new of one call
     ToolReader    pieces of the answer → text and parts of calls
+    CallsOrOtherReader   the same of an answer that is either all calls or all text
 
 However the answer is cut into pieces, the same text and the same calls come out. Nothing is lost: what looks like the
 beginning of a call and becomes none, or of a tool that was not offered, is text.
@@ -163,6 +164,35 @@ class ToolReader:
             self._is_behind_a_call = False
 
 
+class CallsOrOtherReader:
+    """Reads an answer whose constraint lets it be calls, or else something that begins otherwise, such as JSON.
+
+    What looks like a call further on, say in a list that JSON holds, is none.
+    """
+
+    def __init__(self, reader: ToolReader, form: ToolFormat) -> None:
+        self._reader: ToolReader | None = reader
+        self._first_letters = {marker[0] for marker in form.markers}
+        self._has_begun = False
+
+    def push(self, text: str) -> tuple[str, Sequence[CallPart]]:
+        begin = text.lstrip(_SPACE)[:1]
+        if begin and not self._has_begun:
+            self._has_begun = True
+            if begin not in self._first_letters:
+                return self._is_text(text)
+        return (text, ()) if self._reader is None else self._reader.push(text)
+
+    def _is_text(self, text: str) -> tuple[str, Sequence[CallPart]]:
+        """From now on. Spaces that came before are still with the reader."""
+        held = "" if self._reader is None else self._reader.finish()[0]
+        self._reader = None
+        return held + text, ()
+
+    def finish(self) -> tuple[str, Sequence[CallPart]]:
+        return ("", ()) if self._reader is None else self._reader.finish()
+
+
 def _begun(text: str, markers: Sequence[str]) -> int:
     """How many of the last characters may be the beginning of a marker."""
     most = max(map(len, markers)) - 1
@@ -203,4 +233,4 @@ class _End:
             self._in_string = False
 
 
-__all__ = ["CallPart", "ToolReader"]
+__all__ = ["CallPart", "CallsOrOtherReader", "ToolReader"]

@@ -21,7 +21,7 @@ from serving.engine.tool_formats import (
     constraint_of,
     format_of,
 )
-from serving.engine.tool_reader import ToolReader
+from serving.engine.tool_reader import CallsOrOtherReader, ToolReader
 from serving.weights.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]
@@ -53,25 +53,32 @@ class ToolUse:
         self.form: ToolFormat = learned or HERMES
 
     def encode_chat(self, messages: Sequence[Message], tools: Tools) -> list[int]:
-        """Token ids of the prompt that offers the tools. Raises ValueError where the template refuses the messages."""
+        """Token ids of the prompt that offers the tools, perhaps none, and tells of earlier calls.
+
+        Raises ValueError where the template refuses the messages.
+        """
         if not self._is_in_template:
             return self._tokenizer.encode_chat(told_in_text(messages, tools))
         if self.form is MISTRAL:
             messages = [_with_short_ids(message) for message in messages]
-        return self._tokenizer.encode_chat(
-            messages, [tool.for_template() for tool in tools.offered]
-        )
+        described = [tool.for_template() for tool in tools.offered]
+        return self._tokenizer.encode_chat(messages, described or None)
 
-    def constraint(self, tools: Tools) -> Constraint | None:
+    def constraint(self, tools: Tools, text: Constraint | None = None) -> Constraint | None:
         """What keeps an answer to calls that the tools can take; None: nothing does.
 
-        Raises RequestRefused where a strict tool's parameters can't be enforced.
-        """
-        return constraint_of(tools, self.form)
+        text   what an answer that calls nothing must be.
 
-    def reader(self, tools: Tools) -> ToolReader:
-        """What tells one answer's calls from its text."""
-        return ToolReader(self.form, [tool.name for tool in tools.callable], self._new_id)
+        Raises RequestRefused where a strict tool's parameters, or text beside calls, can't be enforced.
+        """
+        return constraint_of(tools, self.form, text)
+
+    def reader(
+        self, tools: Tools, text: Constraint | None = None
+    ) -> ToolReader | CallsOrOtherReader:
+        """What tells one answer's calls from its text. text as for constraint()."""
+        reader = ToolReader(self.form, [tool.name for tool in tools.callable], self._new_id)
+        return reader if text is None or tools.must_call else CallsOrOtherReader(reader, self.form)
 
     def _new_id(self) -> str:
         number = uuid.uuid4().hex
@@ -80,11 +87,13 @@ class ToolUse:
 
 def told_in_text(messages: Sequence[Message], tools: Tools) -> list[Message]:
     """The messages for a template that knows no tools: the tools in the system message, calls and results as text."""
+    plain = list(_joined(map(_as_text, messages)))
+    if not tools.offered:
+        return plain
     described = "\n".join(
         json.dumps(tool.for_template(), ensure_ascii=False) for tool in tools.offered
     )
     instruction = _INSTRUCTION.format(tools=described)
-    plain = list(_joined(map(_as_text, messages)))
     if plain and plain[0]["role"] == "system":
         content = f"{plain[0]['content']}\n\n{instruction}"
         return [{"role": "system", "content": content}, *plain[1:]]

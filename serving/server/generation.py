@@ -82,20 +82,13 @@ class Generation(CallEndpoint):
         options = asked.options
         if not isinstance(asked, ChatRequest) or not asked.tools.offered:
             return options
-        constraint = self._constraint_of(asked.tools)
-        if constraint is None:
-            return options
-        if options.sampling.constraint is not None:
-            raise BadRequest(
-                "tools and a response format each say what the answer must be; send one of them",
-                code="unsupported_parameter",
-                param="tools",
-            )
+        text = options.sampling.constraint
+        constraint = self._constraint_of(asked.tools, text) or text
         return replace(options, sampling=replace(options.sampling, constraint=constraint))
 
-    def _constraint_of(self, tools: Tools) -> Constraint | None:
+    def _constraint_of(self, tools: Tools, text: Constraint | None) -> Constraint | None:
         try:
-            return prompts.tool_use_of(self._served, tools).constraint(tools)
+            return prompts.tool_use_of(self._served, tools).constraint(tools, text)
         except RequestRefused as refusal:
             raise BadRequest(str(refusal), code="invalid_value", param="tools") from refusal
 
@@ -103,7 +96,7 @@ class Generation(CallEndpoint):
         if not isinstance(asked, ChatRequest) or not asked.tools.offered:
             return Reading()
         tool_use = prompts.tool_use_of(self._served, asked.tools)
-        return Reading(partial(tool_use.reader, asked.tools))
+        return Reading(partial(tool_use.reader, asked.tools, asked.options.sampling.constraint))
 
     async def _send_answer(
         self,

@@ -47,6 +47,11 @@ def _read_message(value: Any, where: str) -> ChatMessage:
     return {"role": _ROLES[role], "content": read_content(said.get("content"), f"{where}.content")}
 
 
+def tells_of_calls(message: ChatMessage) -> bool:
+    """Whether it is a call of a tool, or what one returned. Not every template can write these."""
+    return message["role"] == "tool" or bool(message.get("tool_calls"))
+
+
 def _unread(role: str) -> tuple[str, ...]:
     always = ("function_call", "audio")
     if role == "tool":
@@ -130,4 +135,11 @@ def _read_part(value: Any, where: str, kinds: tuple[str, ...]) -> str:
     return text
 
 
-__all__ = ["ChatMessage", "read_arguments", "read_content", "read_messages", "tool_call"]
+__all__ = [
+    "ChatMessage",
+    "read_arguments",
+    "read_content",
+    "read_messages",
+    "tells_of_calls",
+    "tool_call",
+]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from serving.server.errors import BadRequest, unsupported
+from serving.server.messages import tells_of_calls
 from serving.server.runtime import Served, ToolUse
 from serving.server.schemas import ChatRequest, CompletionRequest
 from serving.server.tools import Tools
@@ -22,7 +23,7 @@ def encode(asked: ChatRequest | CompletionRequest, served: Served) -> list[Seque
 
 def encode_chat(asked: ChatRequest, served: Served) -> Sequence[int]:
     try:
-        if asked.tools.offered:
+        if asked.tools.offered or (served.tool_use and any(map(tells_of_calls, asked.messages))):
             return tool_use_of(served, asked.tools).encode_chat(asked.messages, asked.tools)
         return served.tokenizer.encode_chat(asked.messages)
     except ValueError as error:

@@ -94,12 +94,19 @@ class ToolUse(Protocol):
     """How a model is told of tools, and how it calls them."""
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
-        """Token ids of the prompt that offers the tools. Raises ValueError where the model's template refuses them."""
+        """Token ids of the prompt that offers the tools, perhaps none, and tells of earlier calls.
 
-    def constraint(self, tools: Tools) -> Constraint | None:
-        """What keeps an answer to calls that the tools can take; None: nothing does."""
+        Raises ValueError where the model's template refuses them.
+        """
 
-    def reader(self, tools: Tools) -> CallReader: ...
+    def constraint(self, tools: Tools, text: Constraint | None = None) -> Constraint | None:
+        """What keeps an answer to calls that the tools can take; None: nothing does.
+
+        text   what an answer that calls nothing must be. Raises RequestRefused where both can't be enforced.
+        """
+
+    def reader(self, tools: Tools, text: Constraint | None = None) -> CallReader:
+        """What tells an answer's calls from its text, which is what text says."""
 
 
 class Embedder(Protocol):

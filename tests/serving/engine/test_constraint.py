@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from serving.engine.constraint import Grammars, Matcher
 from serving.engine.request import Constraint, ConstraintKind, RequestRefused
 from serving.engine.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of
-from serving.engine.tool_reader import ToolReader
+from serving.engine.tool_reader import CallsOrOtherReader, ToolReader
 from serving.server.tools import REQUIRED, Tool, Tools
 from serving.weights.checkpoint import Checkpoint
 from serving.weights.gguf_tokenizer import tokenizer_config, tokenizer_json
@@ -297,8 +297,12 @@ SIZE = {"type": "object", "properties": {"size": {"type": "integer"}}}
 TOOLS = (Tool("weather", CITY), Tool("size", SIZE))
 
 
+def a_reader(form: ToolFormat) -> ToolReader:
+    return ToolReader(MISTRAL if form is MARKED else form, [each.name for each in TOOLS])
+
+
 def calls_in(text: str, form: ToolFormat) -> tuple[str, list[tuple[str, Any]]]:
-    reader = ToolReader(MISTRAL if form is MARKED else form, [each.name for each in TOOLS])
+    reader = a_reader(form)
     told = [reader.push(text), reader.finish()]
     parts = [part for _, parts in told for part in parts]
     names = [part.name for part in parts if part.name]
@@ -352,6 +356,52 @@ def test_an_answer_that_may_call_is_text_until_it_does(
         text, calls = calls_in(tokenizer.decode([*begin, *said]), form)
         assert text == "Let me see:"
         assert [name for name, _ in calls] in (["weather"], ["size"])
+
+
+TRIP = {
+    "type": "object",
+    "properties": {"stops": {"type": "array", "items": {"type": "object"}, "maxItems": 1}},
+    "required": ["stops"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+@pytest.mark.parametrize("form", [HERMES, MARKED])
+def test_an_answer_that_may_call_or_be_json_is_one_of_them_and_nothing_beside_it(
+    grammars: Grammars, tokenizer: Tokenizer, form: ToolFormat, parallel: bool
+) -> None:
+    constraint = constraint_of(Tools(TOOLS, parallel=parallel), form, schema_of(TRIP))
+    assert constraint is not None
+    call, trip = tokenizer.encode(form.token or form.markers[0]), tokenizer.encode('{"stops"')
+    for seed, begin in enumerate([call, trip] * 4):
+        matcher = grammars.matcher(constraint)
+        assert end(tokenizer) not in allowed(matcher, tokenizer)
+        for token_id in begin:
+            matcher.accept(token_id)
+        said = walk(matcher, tokenizer, random.Random(seed))
+        text = tokenizer.decode([*begin, *said])
+        reader = CallsOrOtherReader(a_reader(form), form)
+        told = [reader.push(text), reader.finish()]
+        if begin is call:
+            assert "".join(part for part, _ in told) == ""
+            assert calls_in(text, form)[1]
+        else:
+            assert [part for part, _ in told] == [text, ""]
+            jsonschema.validate(json.loads(text), TRIP)
+    with pytest.raises(ValueError, match="not what the constraint allows"):
+        grammars.matcher(constraint).accept(tokenizer.encode("Let")[0])
+
+
+def test_json_that_could_be_taken_for_a_call_is_refused_beside_tools() -> None:
+    anything, listed = Constraint(ConstraintKind.JSON), schema_of({"type": "array"})
+    regex = Constraint(ConstraintKind.REGEX, "a+")
+    for form, text in ((LLAMA, anything), (MISTRAL, listed), (HERMES, regex)):
+        with pytest.raises(RequestRefused, match="send"):
+            constraint_of(Tools(TOOLS), form, text)
+        assert constraint_of(Tools(TOOLS, REQUIRED), form, text) == constraint_of(
+            Tools(TOOLS, REQUIRED), form
+        )
 
 
 def test_a_token_that_is_not_allowed_is_refused_and_changes_nothing(

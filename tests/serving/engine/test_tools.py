@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from serving.engine.request import RequestRefused
 from serving.engine.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of, format_of
-from serving.engine.tool_reader import CallPart, ToolReader
+from serving.engine.tool_reader import CallPart, CallsOrOtherReader, ToolReader
 from serving.engine.tools import ToolUse, told_in_text
 from serving.server.tools import NONE, REQUIRED, Tool, Tools
 from serving.weights.checkpoint import Checkpoint
@@ -294,6 +294,39 @@ def test_a_model_that_knows_no_tools_is_told_in_words() -> None:
         },
     ]
     assert "<|im_start|>system\n# Tools" in prompt(CHATML, messages)
+
+
+def test_earlier_calls_are_told_in_words_where_no_tool_is_offered_any_more() -> None:
+    call = {"id": "a", "function": {"name": "time", "arguments": {}}}
+    messages = [
+        {"role": "user", "content": "Time?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "noon", "tool_call_id": "a"},
+    ]
+    text = prompt(CHATML, messages, Tools((WEATHER, TIME), NONE))
+    assert "# Tools" not in text
+    assert HERMES.written([("time", "{}")]) in text
+    assert "<tool_response>\nnoon\n</tool_response>" in text
+    assert "<tools>" not in prompt(QWEN, messages, Tools((WEATHER, TIME), NONE))
+
+
+@given(
+    text=st.sampled_from(
+        [
+            '{"a": [{"name": "weather", "arguments": {"city": "Rome"}}]}',
+            ' {"a": "<tool_call>\\n{"}',
+            "17",
+            "",
+        ]
+    ),
+    data=st.data(),
+)
+def test_json_in_place_of_calls_is_text_to_the_last_letter(text: str, data: st.DataObject) -> None:
+    for form in (HERMES, MISTRAL):
+        reader = CallsOrOtherReader(ToolReader(form, ["weather", "time"]), form)
+        told = [reader.push(piece) for piece in cut(text, data)] + [reader.finish()]
+        assert "".join(said for said, _ in told) == text
+        assert not any(calls for _, calls in told)
 
 
 def test_the_instruction_follows_what_the_system_message_says() -> None:

@@ -60,14 +60,18 @@ class FakeToolUse:
     """The tools' names stand before the messages. A call is written "@name{arguments}", text before it is text."""
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], tools: Tools) -> list[int]:
-        names = " ".join(each.name for each in tools.offered)
+        names = " ".join(each.name for each in tools.offered) or "no tools"
         return list(f"{names}\n".encode()) + ByteTokenizer().encode_chat(messages)
 
-    def constraint(self, tools: Tools) -> Constraint | None:
+    def constraint(self, tools: Tools, text: Constraint | None = None) -> Constraint | None:
+        if text is not None and text.kind is ConstraintKind.REGEX:
+            raise RequestRefused("an answer is calls or JSON, and no regex; send one of them")
         names = " ".join(each.name for each in tools.callable)
-        return Constraint(ConstraintKind.STRUCTURAL_TAG, names) if tools.must_call else None
+        if tools.must_call:
+            return Constraint(ConstraintKind.STRUCTURAL_TAG, names)
+        return text and Constraint(ConstraintKind.STRUCTURAL_TAG, f"{names} or {text.kind}")
 
-    def reader(self, tools: Tools) -> "FakeCallReader":
+    def reader(self, tools: Tools, text: Constraint | None = None) -> "FakeCallReader":
         return FakeCallReader()
 
 

@@ -45,6 +45,7 @@ def test_items_become_the_messages_of_a_chat(client: openai.OpenAI, engine: Fake
         instructions="first",
     )
     assert bytes(engine.requests[-1].prompt_token_ids).decode().split("\n") == [
+        "no tools",
         "first",
         "short",
         "Ends.",

@@ -139,6 +139,35 @@ def test_what_tools_returned_goes_back_to_the_model(
     ]
 
 
+def test_earlier_calls_are_told_to_a_model_that_may_call_no_more(
+    client: openai.OpenAI, engine: FakeEngine
+) -> None:
+    call = {"id": "x", "type": "function", "function": {"name": "time", "arguments": "{}"}}
+    messages: Any = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "x", "content": "noon."},
+    ]
+    for how in ({"tools": TOOLS, "tool_choice": "none"}, {}):
+        client.chat.completions.create(model="fake-model", messages=messages, **how)
+        prompt = bytes(engine.requests[-1].prompt_token_ids).decode()
+        assert prompt.startswith("no tools\na\n")
+
+
+def test_tools_may_be_offered_beside_a_response_format(
+    client: openai.OpenAI, engine: FakeEngine
+) -> None:
+    how: Any = {"tools": TOOLS, "response_format": {"type": "json_object"}}
+    chat(client, "Ends.", **how)
+    constraint = engine.requests[-1].sampling.constraint
+    assert constraint is not None
+    assert constraint.text == "weather time or json"
+    chat(client, "Ends.", **how, tool_choice="required")
+    constraint = engine.requests[-1].sampling.constraint
+    assert constraint is not None
+    assert constraint.text == "weather time"
+
+
 def test_a_response_has_calls_as_items(client: openai.OpenAI, engine: FakeEngine) -> None:
     engine.says = TWO_CALLS
     how: Any = {"model": "fake-model", "input": "a", "tools": [flat("weather"), flat("time")]}
@@ -192,8 +221,7 @@ def test_a_tool_of_a_response_may_be_the_one_that_must_be_called(
         (
             {
                 "tools": TOOLS,
-                "tool_choice": "required",
-                "response_format": {"type": "json_object"},
+                "extra_body": {"structured_outputs": {"regex": "a+"}},
             },
             "tools",
         ),
