@@ -1,5 +1,6 @@
 """An engine over two ranks: its answers and its time."""
 
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,45 @@ def test_answers_are_those_of_one_process(ranks: Ranks, folder: Path, how: dict[
         right = ask(engine, PROMPTS, sampling)
     with an_engine(loaded, followers=leader, max_batch_tokens=32, **how) as engine:
         assert ask(engine, PROMPTS, sampling) == right
+
+
+def a_crowd(count: int) -> tuple[list[list[int]], list[SamplingParams]]:
+    """Prompts of all lengths; greedy, drawn and penalized answers."""
+    dice = random.Random(5)
+    prompts = [
+        [dice.randrange(1, 250) for _ in range(dice.choice([1, 3, 17, 40, 90]))]
+        for _ in range(count)
+    ]
+    wishes: list[dict[str, Any]] = [
+        {"temperature": 0.0},
+        {"temperature": 0.9, "top_p": 0.9, "seed": 3},
+        {"temperature": 0.0, "repetition_penalty": 1.2, "logprobs": 2},
+    ]
+    return prompts, [
+        SamplingParams(dice.randrange(1, 40), **dice.choice(wishes)) for _ in range(count)
+    ]
+
+
+def test_a_crowd_that_has_to_make_room_is_answered_as_by_one_process(
+    ranks: Ranks, folder: Path
+) -> None:
+    """Steps overlap, come padded and not, and lose whom there is no room for: no rank goes out of step."""
+    loaded, leader = ranks
+    prompts, sampling = a_crowd(24)
+    how = {
+        "kv_blocks": 40,
+        "block_tokens": 8,
+        "max_batch_tokens": 48,
+        "max_batch_requests": 6,
+        "overlap": True,
+        "cuda_graphs": True,
+    }
+    whole = load(str(folder), dtype=torch.float32, cache_dir=None)
+    with an_engine(whole, **how) as engine:
+        right = ask(engine, prompts, sampling)
+    with an_engine(loaded, followers=leader, **how) as engine:
+        assert ask(engine, prompts, sampling) == right
+        assert engine.stats().preemptions > 0
 
 
 def test_a_model_that_proposes_is_the_first_ranks_alone(ranks: Ranks, folder: Path) -> None:
