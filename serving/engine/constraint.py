@@ -125,10 +125,6 @@ class Matcher:
         if not self._matcher.accept_token(token_id):
             raise ValueError(f"token {token_id} is not what the constraint allows here")
 
-    def roll_back(self, tokens: int) -> None:
-        """Take the last tokens back, such as a rejected draft's."""
-        self._matcher.rollback(tokens)
-
     @property
     def is_over(self) -> bool:
         """Whether the answer is complete and only the end may follow, or has."""

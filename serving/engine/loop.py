@@ -68,7 +68,11 @@ class Step:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums since the start. prefix_queried_tokens and prefix_hit_tokens are of prompts that were let in."""
+    """Sums since the start.
+
+    prompt_tokens are of prompts that were read to their end; prefix_queried_tokens and prefix_hit_tokens of those that
+    were let in.
+    """
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -277,7 +281,6 @@ class StepLoop:
         answer.request_repeated = self._answered.answered_before(state.request)
         self.totals.prefix_queried_tokens += state.prompt_tokens
         self.totals.prefix_hit_tokens += state.cached_tokens or 0
-        self.totals.prompt_tokens += state.prompt_tokens
 
     def _close_step(self, step: Step, device_ns: int | None) -> Mapping[str, Share]:
         """The requests' shares of the step's time; None where the device did not say how long it took."""
@@ -307,6 +310,8 @@ class StepLoop:
         if not tokens:
             return []
         logprobs = result.logprobs.get(part.request_id, ())
+        if answer.first_token_ns is None:
+            self.totals.prompt_tokens += answer.state.prompt_tokens
         progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
         self.totals.generated_tokens += len(progress.token_ids)
         if answer.is_over and not answer.state.steps:

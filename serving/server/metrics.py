@@ -1,6 +1,6 @@
 """GET /metrics: what the engine does, under vLLM's names where they mean the same, so that its dashboards fit.
 
-Meters    counts and times what the server sees, and puts the engine's own figures beside them
+Meters    times what the server sees, counts how requests ended and what they wasted, and puts the engine's own figures beside
 
 Names that begin with vllm: are those of vLLM 0.11 to 0.32, with its buckets and labels. Ours begin with costwatch:, which is where
 the device's time is, and what of it was in vain.
@@ -33,13 +33,6 @@ _REASONS = {
     FinishReason.LENGTH: "length",
     FinishReason.CANCELLED: "abort",
     FinishReason.ERROR: "error",
-}
-_COUNTED_AS = {
-    "prefix_cache_queries": "queried_tokens",
-    "prefix_cache_hits": "cached_tokens",
-    "prompt_tokens_cached": "cached_tokens",
-    "spec_decode_num_draft_tokens": "draft_tokens",
-    "spec_decode_num_accepted_tokens": "accepted_draft_tokens",
 }
 _TIMES = {
     "vllm:time_to_first_token_seconds": (
@@ -92,28 +85,22 @@ class Meters:
     # What is told
 
     def progressed(self, progress: Progress, tokens_before: int, since_ns: int) -> None:
-        self._counted["generation_tokens"] += len(progress.token_ids)
         name = "inter_token_latency" if tokens_before else "time_to_first_token"
         self._observe(name, since_ns)
 
     def finished(self, finished: Finished) -> None:
         self._ended[finished.reason] += 1
-        self._count(finished)
+        self._count_waste(finished)
         self._time(finished)
         if finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
             self._prompt_lengths.observe(finished.prompt_tokens)
             self._answer_lengths.observe(finished.output_tokens)
 
-    def _count(self, finished: Finished) -> None:
+    def _count_waste(self, finished: Finished) -> None:
         waste = finished.waste
         went_well = finished.reason in (FinishReason.STOP, FinishReason.LENGTH)
         self._counted.update(
             {
-                "prompt_tokens": finished.prompt_tokens if finished.first_token_ns else 0,
-                "cached_tokens": finished.cached_tokens,
-                "queried_tokens": finished.prompt_tokens if finished.scheduled_ns else 0,
-                "draft_tokens": finished.draft_tokens,
-                "accepted_draft_tokens": finished.accepted_draft_tokens,
                 "recomputed_tokens": waste.recomputed_tokens,
                 "rejected_draft_tokens": waste.rejected_draft_tokens,
                 "overrun_tokens": waste.overrun_tokens,
@@ -146,42 +133,16 @@ class Meters:
     # What is said
 
     def render(self) -> str:
-        model = {"model_name": self._model}
-        as_vllm = [*self._engine(), *self._requests(), *self._histograms()]
-        ours = [*self._device(), *_of_work_model(self._stats().work_model)]
+        model, stats = {"model_name": self._model}, self._stats()
+        as_vllm = [*_fullness(stats), *_tokens(stats), self._ends(), *self._histograms()]
+        ours = [*self._device(stats), *_of_work_model(stats.work_model)]
         return render(as_vllm, {**model, "engine": "0"}) + render(ours, model)
 
-    def _engine(self) -> Iterator[Family]:
-        stats = self._stats()
-        used = stats.kv_blocks_used / stats.kv_blocks if stats.kv_blocks else 0.0
-        yield _gauge(
-            "vllm:num_requests_running", "Requests that steps are computed for.", stats.running
-        )
-        yield _gauge("vllm:num_requests_waiting", "Requests that wait.", stats.waiting)
-        yield _gauge("vllm:kv_cache_usage_perc", "KV cache in use; 1 is all of it.", used)
-        yield _counter("vllm:num_preemptions_total", "Preemptions.", stats.preemptions)
-
-    def _requests(self) -> Iterator[Family]:
-        counted = self._counted
-        yield _counter("vllm:prompt_tokens_total", "Prompt tokens.", counted["prompt_tokens"])
-        yield _counter(
-            "vllm:generation_tokens_total", "Tokens of answers.", counted["generation_tokens"]
-        )
-        for name, meaning in (
-            ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache."),
-            ("prefix_cache_hits", "Prompt tokens found in the prefix cache."),
-            (
-                "prompt_tokens_cached",
-                "Prompt tokens that were not computed, for they were in the cache.",
-            ),
-            ("spec_decode_num_draft_tokens", "Tokens proposed by speculative decoding."),
-            ("spec_decode_num_accepted_tokens", "Proposed tokens that were right."),
-        ):
-            yield _counter(f"vllm:{name}_total", meaning, counted[_COUNTED_AS[name]])
+    def _ends(self) -> Family:
         ended: list[Sample] = [
             ({"finished_reason": said}, self._ended[reason]) for reason, said in _REASONS.items()
         ]
-        yield Family("vllm:request_success_total", "counter", "Requests by how they ended.", ended)
+        return Family("vllm:request_success_total", "counter", "Requests by how they ended.", ended)
 
     def _histograms(self) -> Iterator[Family]:
         for name, histogram in self._times.items():
@@ -192,8 +153,9 @@ class Meters:
         ):
             yield Family(name, "histogram", meaning, histogram=histogram)
 
-    def _device(self) -> Iterator[Family]:
+    def _device(self, stats: Stats) -> Iterator[Family]:
         clocks, counted, spans = self._clocks(), self._counted, self._spans()
+        yield _counter("costwatch:steps_total", "Steps of the engine.", stats.steps)
         yield _counters(
             "costwatch:device_seconds_total",
             "The devices' time by what it went to; the sum is the time since the start, once for each of them.",
@@ -230,6 +192,47 @@ class Meters:
             "state",
             {"recorded": spans.recorded, "sent": spans.sent, "lost": spans.lost},
         )
+
+
+def _fullness(stats: Stats) -> Iterator[Family]:
+    used = stats.kv_blocks_used / stats.kv_blocks if stats.kv_blocks else 0.0
+    yield _gauge(
+        "vllm:num_requests_running", "Requests that steps are computed for.", stats.running
+    )
+    yield _gauge("vllm:num_requests_waiting", "Requests that wait.", stats.waiting)
+    yield _gauge("vllm:kv_cache_usage_perc", "KV cache in use; 1 is all of it.", used)
+    yield _counter("vllm:num_preemptions_total", "Preemptions.", stats.preemptions)
+
+
+def _tokens(stats: Stats) -> Iterator[Family]:
+    """What the engine has counted."""
+    cached = stats.prefix_hit_tokens
+    for name, meaning, tokens in (
+        ("prompt_tokens", "Prompt tokens.", stats.prompt_tokens),
+        ("generation_tokens", "Tokens of answers.", stats.generated_tokens),
+        (
+            "prefix_cache_queries",
+            "Prompt tokens looked up in the prefix cache.",
+            stats.prefix_queried_tokens,
+        ),
+        ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", cached),
+        (
+            "prompt_tokens_cached",
+            "Prompt tokens that were not computed, for they were in the cache.",
+            cached,
+        ),
+        (
+            "spec_decode_num_draft_tokens",
+            "Tokens proposed by speculative decoding.",
+            stats.draft_tokens,
+        ),
+        (
+            "spec_decode_num_accepted_tokens",
+            "Proposed tokens that were right.",
+            stats.accepted_draft_tokens,
+        ),
+    ):
+        yield _counter(f"vllm:{name}_total", meaning, tokens)
 
 
 def _of_work_model(model: WorkModelStats) -> Iterator[Family]:

@@ -42,10 +42,6 @@ class Tokenizer:
         return self._backend
 
     @property
-    def has_chat_template(self) -> bool:
-        return "default" in self._templates
-
-    @property
     def tool_template(self) -> str | None:
         """The text of the chat template that a conversation with tools is written by; None: there is none."""
         return self._sources.get("tool_use", self._sources.get("default"))

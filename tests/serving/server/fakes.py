@@ -7,6 +7,7 @@ Half of a prompt that was answered before is in its cache.
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -123,6 +124,13 @@ class FakeStats:
     kv_blocks: int = 100
     kv_blocks_used: int = 25
     preemptions: int = 3
+    steps: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    draft_tokens: int = 0
+    accepted_draft_tokens: int = 0
     work_model: WorkModelStats = _WORK_MODEL
     failure: str = ""
 
@@ -135,6 +143,7 @@ class _Work:
     shown: int = 0
     scheduled_ns: int | None = None
     first_token_ns: int | None = None
+    cached_tokens: int = 0
     device_ns: int = 0
 
 
@@ -161,6 +170,7 @@ class FakeEngine:
         self._errands: list[Errand[Any]] = []
         self._is_stopped = False
         self._attributed_ns = 0
+        self._counted: Counter[str] = Counter()
         self._seen: set[tuple[int, ...]] = set()
         self._thread = threading.Thread(target=self._run, name="fake-engine")
 
@@ -188,7 +198,7 @@ class FakeEngine:
     def stats(self) -> FakeStats:
         with self._lock:
             waiting = sum(each.scheduled_ns is None for each in self._work)
-            return FakeStats(len(self._work) - waiting, waiting)
+            return FakeStats(len(self._work) - waiting, waiting, **self._counted)
 
     def cancel(self, request_id: str) -> None:
         with self._lock:
@@ -273,8 +283,10 @@ class FakeEngine:
     def _step(self) -> None:
         began_ns = time.monotonic_ns()
         batch = tuple(self._work)
+        self._counted["steps"] += 1
         for work in batch:
-            work.scheduled_ns = work.scheduled_ns or began_ns
+            if work.scheduled_ns is None:
+                self._let_in(work, began_ns)
             work.answer += self._next_letter(work)
             work.first_token_ns = work.first_token_ns or time.monotonic_ns()
         busy_ns = time.monotonic_ns() - began_ns
@@ -282,6 +294,15 @@ class FakeEngine:
         for place, work in enumerate(batch):
             work.device_ns += busy_ns // len(batch) + (place < busy_ns % len(batch))
             self._tell(work)
+
+    def _let_in(self, work: _Work, now_ns: int) -> None:
+        """It reads the whole prompt at once."""
+        prompt = tuple(work.request.prompt_token_ids)
+        work.scheduled_ns = now_ns
+        work.cached_tokens = len(prompt) // 2 if prompt in self._seen else 0
+        for name in ("prefix_queried_tokens", "prompt_tokens"):
+            self._counted[name] += len(prompt)
+        self._counted["prefix_hit_tokens"] += work.cached_tokens
 
     def _next_letter(self, work: _Work) -> str:
         prompt = bytes(work.request.prompt_token_ids).decode()
@@ -312,6 +333,7 @@ class FakeEngine:
         upto = max(len(work.answer) - held, work.shown)
         text, work.shown = work.answer[work.shown : upto], upto
         token_ids = (ord(work.answer[-1]),)
+        self._counted["generated_tokens"] += 1
         work.on_progress(Progress(work.request.request_id, token_ids, text, _logprobs(work)))
 
     def _finish(self, work: _Work, reason: FinishReason, text: str) -> None:
@@ -330,12 +352,13 @@ class FakeEngine:
             device_ns_alone=work.device_ns * 2,
             prefix_repeated_tokens=0,
             request_repeated=prompt in self._seen,
-            cached_tokens=len(prompt) // 2 if prompt in self._seen else 0,
+            cached_tokens=work.cached_tokens,
             error="the fake was told to fail" if reason is FinishReason.ERROR else "",
         )
         self._seen.add(prompt)
         came = reason in (FinishReason.STOP, FinishReason.LENGTH)
         token_ids = (ord(work.answer[-1]),) if came else ()
+        self._counted["generated_tokens"] += len(token_ids)
         logprobs = _logprobs(work) if came else ()
         work.on_progress(Progress(work.request.request_id, token_ids, text, logprobs, finished))
 

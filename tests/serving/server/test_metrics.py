@@ -125,6 +125,9 @@ def test_what_happens_at_this_instant_is_there_too(scraped: Scraper, engine: Fak
     with scraped.client() as client, chat(client, "abc", stream=True) as stream:
         next(stream)
         assert scraped.value("vllm:num_requests_running") == 1
+        assert scraped.value("vllm:prompt_tokens_total") == 3, "counted before its answer ends"
+        assert scraped.value("vllm:generation_tokens_total") == 1
+        assert scraped.value("costwatch:steps_total") == 1
         assert scraped.value("vllm:num_requests_waiting") == 0
         assert scraped.value("vllm:kv_cache_usage_perc") == 0.25
         assert scraped.value("vllm:num_preemptions_total") == 3
