@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import _abort_process_group
 
 from serving.models.share import Share
 
@@ -53,9 +54,9 @@ def join_group(folder: Path, share: Share, device: str) -> None:
 
 
 def leave_group(device: str) -> None:
-    """Also where other ranks are gone; so GPUs, whose group is taken down together or not at all, just let go of it."""
-    if device == "cuda" and dist.group.WORLD is not None:
-        dist.group.WORLD.abort()
+    """Also where other ranks are gone: so GPUs, whose group is taken down together or not at all, let go of it."""
+    if device == "cuda":
+        _abort_process_group()
     else:
         dist.destroy_process_group()
 
