@@ -22,7 +22,7 @@ class Vocabulary(Protocol):
 
 
 class Matcher(Protocol):
-    """A constraint on its way through an answer (see constraint.py)."""
+    """A constraint on its way through an answer (see constraints/grammars.py)."""
 
     def mask(self) -> object: ...
 

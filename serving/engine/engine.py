@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from serving.constraints.grammars import Grammars
 from serving.engine.accounting import WorkModel, WorkModelStats
 from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
-from serving.engine.constraint import Grammars
 from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
 from serving.engine.errands import Done, Errand

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from serving.engine.request import FinishReason, TokenLogprob
-from serving.engine.tool_reader import CallPart
 from serving.server.errors import ApiError
+from serving.tools.reader import CallPart
 
 Json = dict[str, Any]
 

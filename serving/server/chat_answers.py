@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from serving.engine.request import FinishReason, TokenLogprob
-from serving.engine.tool_reader import CallPart
 from serving.server.answers import Answer, Answering, Chunks, Json, Part, Usage, token_text
+from serving.tools.reader import CallPart
 
 
 class ChatWriter(Chunks):

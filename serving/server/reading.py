@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from serving.engine.request import Progress
-from serving.engine.tool_reader import CallPart
 from serving.server.answers import Part
 from serving.server.calls import News
 from serving.server.runtime import CallReader
+from serving.tools.reader import CallPart
 
 
 class Reading:

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from serving.engine.request import FinishReason, TokenLogprob
-from serving.engine.tool_reader import CallPart
 from serving.server.answers import Answer, Answering, Json, Part, Usage, named_event
 from serving.server.chat_answers import logprob_entry
 from serving.server.errors import ApiError
+from serving.tools.reader import CallPart
 
 # What a response says again of its request, and what it says where the request had nothing.
 _ECHOED: Mapping[str, Any] = {

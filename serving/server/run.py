@@ -20,7 +20,6 @@ from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import device_for, prepare
 from serving.engine.request import EngineFailed
-from serving.engine.tools import ToolUse
 from serving.models.decoder import Decoder
 from serving.models.share import WHOLE, Share, join
 from serving.parallel.leader import Leader, leading
@@ -33,6 +32,7 @@ from serving.server.runtime import Served
 from serving.server.spans import Device
 from serving.server.starting import answering_not_yet
 from serving.server.telemetry import Telemetry
+from serving.tools.use import ToolUse
 from serving.weights import Embedder, LoadedModel, load, load_embedder
 
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 from serving.engine.accounting import WorkModelStats
 from serving.engine.errands import Done
 from serving.engine.request import Constraint, DeviceClock, Progress, Request
-from serving.engine.tool_reader import CallPart
 from serving.server.tools import Tools
+from serving.tools.reader import CallPart
 
 Result = TypeVar("Result")
 

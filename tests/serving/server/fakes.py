@@ -27,11 +27,11 @@ from serving.engine.request import (
     RequestRefused,
     TokenLogprob,
 )
-from serving.engine.tool_reader import CallPart
 from serving.server.runtime import Served
 from serving.server.spans import CallRecord
 from serving.server.telemetry import Counts
 from serving.server.tools import Tools
+from serving.tools.reader import CallPart
 
 CONTEXT_TOKENS = 200
 _NO_END = 10**9

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from serving.engine.request import Constraint
-from serving.engine.tool_formats import (
+from serving.tools.formats import (
     HERMES,
     MISTRAL,
     ToolFormat,
@@ -21,7 +21,7 @@ from serving.engine.tool_formats import (
     constraint_of,
     format_of,
 )
-from serving.engine.tool_reader import CallsOrOtherReader, ToolReader
+from serving.tools.reader import CallsOrOtherReader, ToolReader
 from serving.weights.tokenizer import Tokenizer
 
 Message = Mapping[str, Any]

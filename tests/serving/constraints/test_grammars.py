@@ -17,11 +17,11 @@ from gguf import GGUFReader
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from serving.engine.constraint import Grammars, Matcher
+from serving.constraints.grammars import Grammars, Matcher
 from serving.engine.request import Constraint, ConstraintKind, RequestRefused
-from serving.engine.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of
-from serving.engine.tool_reader import CallsOrOtherReader, ToolReader
 from serving.server.tools import REQUIRED, Tool, Tools
+from serving.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of
+from serving.tools.reader import CallsOrOtherReader, ToolReader
 from serving.weights.checkpoint import Checkpoint
 from serving.weights.gguf_tokenizer import tokenizer_config, tokenizer_json
 from serving.weights.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from serving.engine.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat
+from serving.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat
 
 _SPACE = " \t\r\n"
 # Bounded spaces: so many characters tell whether a call begins, or has ended.

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from serving.constraints.schema_check import check_schema
 from serving.engine.request import RequestRefused
-from serving.engine.schema_check import check_schema
 
 
 def nested(depth: int) -> Any:

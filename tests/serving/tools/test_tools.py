@@ -11,10 +11,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from serving.engine.request import RequestRefused
-from serving.engine.tool_formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of, format_of
-from serving.engine.tool_reader import CallPart, CallsOrOtherReader, ToolReader
-from serving.engine.tools import ToolUse, told_in_text
 from serving.server.tools import NONE, REQUIRED, Tool, Tools
+from serving.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of, format_of
+from serving.tools.reader import CallPart, CallsOrOtherReader, ToolReader
+from serving.tools.use import ToolUse, told_in_text
 from serving.weights.checkpoint import Checkpoint
 from serving.weights.tokenizer import Tokenizer
 

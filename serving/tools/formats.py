@@ -4,7 +4,7 @@
     LLAMA     {"name": "f", "parameters": {…}}                                Llama 3.1 to 3.3; several with "; " between
     MISTRAL   [TOOL_CALLS][{"name": "f", "arguments": {…}}, …]                Mistral's before their version 11
 
-A model's chat template tells which of them it learned. A format is a table of texts: tool_reader.py reads by it,
+A model's chat template tells which of them it learned. A format is a table of texts: reader.py reads by it,
 constraint_of() writes the structural tag for xgrammar.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from serving.constraints.schema_check import check_schema
 from serving.engine.request import Constraint, ConstraintKind, RequestRefused
-from serving.engine.schema_check import check_schema
 
 _ANY_OBJECT = {"type": "object"}
 

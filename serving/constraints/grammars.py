@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from serving.engine.grammar_process import GrammarProcess, tokenizer_info
+from serving.constraints.grammar_process import GrammarProcess, tokenizer_info
+from serving.constraints.schema_check import check_schema
 from serving.engine.request import Constraint, ConstraintKind, RequestRefused
-from serving.engine.schema_check import check_schema
 from serving.weights.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ class GrammarProcess:
 
     def _started(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving.engine.grammar_process"],
+            [sys.executable, "-m", "serving.constraints.grammar_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # it would quote what people asked
@@ -84,7 +84,7 @@ class GrammarProcess:
         if _ask(process, self._vocabulary, _START_SECONDS) is None:
             self.close()
             raise RuntimeError(
-                "the process that compiles grammars did not start; try: python -m serving.engine.grammar_process"
+                "the process that compiles grammars did not start; try: python -m serving.constraints.grammar_process"
             )
         return process
 
