@@ -10,6 +10,7 @@ from serving.kernels import triton_decoder
 from serving.layers.attention import LayerCache, PagedBatch, Span
 from serving.models.architectures import read_config
 from serving.models.decoder import Decoder
+from serving.models.share import join
 
 BLOCK_TOKENS, BLOCKS = 4, 30
 _SIZES: dict[str, Any] = {
@@ -53,8 +54,11 @@ def decoder_cases() -> st.SearchStrategy[DecoderCase]:
 
 
 @torch.inference_mode()
-def assert_the_step_is_the_plain_modules_step(case: DecoderCase, device: str) -> None:
-    """The plain modules compute on the CPU: there Decoder.forward is they."""
+def assert_the_step_is_the_plain_modules_step(
+    case: DecoderCase, device: str, *, is_a_rank: bool = False
+) -> None:
+    """The plain modules compute on the CPU: there Decoder.forward is they. is_a_rank: one of a group that there is, where
+    the fused step adds up parts."""
     torch.manual_seed(case.seed)
     decoder = Decoder(read_config(_SIZES | _FAMILIES[case.family]))
     for weight in decoder.parameters():
@@ -67,6 +71,8 @@ def assert_the_step_is_the_plain_modules_step(case: DecoderCase, device: str) ->
     token_ids, positions = torch.randint(_SIZES["vocab_size"], (_rows(case),)), _positions(case)
     wanted = decoder(token_ids, positions, theirs, _batch(case, "cpu"))
     batch = _batch(case, device)
+    if is_a_rank:
+        join(decoder)
     found = triton_decoder.forward(
         decoder.to(device), token_ids.to(device), positions.to(device), ours, batch
     )

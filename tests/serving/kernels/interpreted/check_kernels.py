@@ -5,6 +5,7 @@ tests/gpu.
 """
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from serving.kernels.triton_fused import rotate_and_cache
 from serving.kernels.triton_jit import interpreted
 from serving.kernels.triton_linear import int4_linear, int8_linear, plain_linear
 from serving.layers.attention import LayerCache, paged_decode_reference
+from serving.models.share import Share
+from serving.parallel.group import join_group, leave_group
 from tests.serving.kernels.decode_cases import (
     DecodeCase,
     ask,
@@ -162,3 +165,13 @@ def test_heads_turn_and_are_kept_as_plain_torch_does_it(case: FusedCase) -> None
 @given(decoder_cases())
 def test_a_decoders_fused_step_is_the_plain_modules_step(case: DecoderCase) -> None:
     assert_the_step_is_the_plain_modules_step(case, "cpu")
+
+
+def test_a_ranks_fused_step_adds_up_what_its_kernels_give(tmp_path: Path) -> None:
+    """One rank of one: its parts are the whole."""
+    join_group(tmp_path, Share(0, 1), "cpu")
+    try:
+        case = DecoderCase("llama", (3, 17), prompt=7, seed=1)
+        assert_the_step_is_the_plain_modules_step(case, "cpu", is_a_rank=True)
+    finally:
+        leave_group("cpu")
