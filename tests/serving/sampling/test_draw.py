@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from serving.engine.draw import Throw, dice_throw, draw_on_device
-from serving.engine.draw_cpu import draw_on_cpu
 from serving.engine.request import SamplingParams
+from serving.sampling.draw import Throw, dice_throw, draw_on_device
+from serving.sampling.draw_cpu import draw_on_cpu
 
 Draw = Callable[[Tensor, Sequence[Throw]], list[int]]
 

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from serving.engine.draw import Throw, dice_throw, draw_on_device, sent, to_device
-from serving.engine.draw_cpu import draw_on_cpu
 from serving.engine.request import SamplingParams, TokenLogprob
+from serving.sampling.draw import Throw, dice_throw, draw_on_device, sent, to_device
+from serving.sampling.draw_cpu import draw_on_cpu
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from serving.engine.request import SamplingParams, TokenLogprob
-from serving.engine.sampler import Row, choose, choose_together
+from serving.sampling.sampler import Row, choose, choose_together
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from serving.engine.draw import Throw
 from serving.engine.request import SamplingParams
+from serving.sampling.draw import Throw
 
 _BLOCK_TOKENS = 64
 _USUAL_BLOCKS = 256  # tokens above the best of so many blocks nearly always hold top_p's mass
