@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
+import psycopg
 import pytest
 from aiosmtpd.handlers import Message
 
@@ -33,6 +34,13 @@ def eventually(what: str, check: Callable[[], Any], seconds: float) -> Any:
             return found
         time.sleep(0.3)
     pytest.fail(f"{what}: not within {seconds} s")
+
+
+def _connection(url: str) -> psycopg.Connection[Any] | None:
+    try:
+        return psycopg.connect(url)
+    except psycopg.OperationalError:
+        return None
 
 
 class Mailbox(Message):
@@ -102,6 +110,10 @@ class Stack:
         from costwatch.embedded.postgres import prepare
 
         return prepare(self.data / "postgres").url
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection, once Postgres is back where it was killed."""
+        return eventually("Postgres answers", lambda: _connection(self.database_url()), 60)
 
     def command(self, *arguments: str) -> str:
         done = subprocess.run(

@@ -4,7 +4,6 @@ import http.client
 import threading
 import time
 
-import psycopg
 import pytest
 
 from tests.attribution.test_receive import request
@@ -55,7 +54,7 @@ class Sender(threading.Thread):
 
 
 def counted(stack: Stack) -> int:
-    with psycopg.connect(stack.database_url()) as connection:
+    with stack.connect() as connection:
         row = connection.execute(
             "SELECT coalesce(sum(calls), 0) FROM attribution_usagehour u"
             " JOIN accounts_organization o ON o.id = u.organization_id WHERE o.name = %s",

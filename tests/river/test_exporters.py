@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-import psycopg
 import pytest
 
 from tests.attribution.senders import Sender, exporters
@@ -18,7 +17,7 @@ ORGANIZATION = "Exporters"
 
 def counted(stack: Stack) -> Counter[str]:
     """Calls in the rollups, by the name of who sent them."""
-    with psycopg.connect(stack.database_url()) as connection:
+    with stack.connect() as connection:
         rows = connection.execute(
             "SELECT s.service_name, sum(u.calls) FROM attribution_usagehour u"
             " JOIN attribution_source s ON s.id = u.source_id"
@@ -50,7 +49,7 @@ def test_every_exporter_delivers_each_call_once_through_kills_of_every_process(
         before = counted(stack)
         eventually("all are counted", lambda b=before: _all_above(counted(stack), b, senders), 90)
         stack.kill(*words)
-        time.sleep(3)  # Postgres has to be back before it can be asked
+        time.sleep(3)  # as long as a restart takes, so that the next one is killed at work
     stopped.set()
     with ThreadPoolExecutor(len(senders)) as pool:
         list(pool.map(Sender.finish, senders.values()))
