@@ -37,6 +37,8 @@ _RESOURCE_NAMES = {
     semconv.SERVICE_NAME: Row("service_name", 0, text, False),
     semconv.DEPLOYMENT_ENVIRONMENT: Row("environment", 0, text, False),
     "deployment.environment": Row("environment", 1, text, False),
+    # What a runtime that does not know it itself is told by OTEL_RESOURCE_ATTRIBUTES.
+    semconv.DEVICE_TYPE: Row("device_type", 0, text, False),
 }
 _RESOURCE_ROWS = {name: row for name, row in ROWS.items() if row.is_tag} | _RESOURCE_NAMES
 
@@ -51,7 +53,7 @@ def read_span(attributes: Iterable[KeyValue]) -> tuple[Found, Found]:
 
 
 def read_resource(attributes: Iterable[KeyValue]) -> tuple[Found, Found]:
-    """A resource's service and environment, and its tags."""
+    """A resource's service, environment and device, and its tags."""
     return _read(attributes, _RESOURCE_ROWS)
 
 

@@ -140,8 +140,7 @@ def observe(
         usage=meters.usage,
         provenance=meters.provenance,
         contradiction=meters.contradiction,
-        **resource,
-        **found,
+        **(resource | found),
     )
 
 

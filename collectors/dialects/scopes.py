@@ -93,4 +93,6 @@ SCOPES: tuple[Scope, ...] = (
     Scope("ai", "vercel", whole=True),
     Scope("gen_ai", "vercel", whole=True),
     Scope("vllm.", "vllm", Vantage.SERVER),
+    # It says its requests' phases in vLLM's names (convert_to_gen_ai_span_attrs).
+    Scope("sglang", "vllm", Vantage.SERVER),
 )

@@ -11,8 +11,10 @@ class AttributionConfig(AppConfig):
         import costwatch.celery  # noqa: F401
         from costwatch.accounts.models import IngestKey, Team
         from costwatch.attribution.models import AssignmentRule
-        from costwatch.attribution.receivers import reassign_after
+        from costwatch.attribution.receivers import mark_hours_to_model, reassign_after
+        from costwatch.attribution.signals import usage_added
 
+        usage_added.connect(mark_hours_to_model, dispatch_uid="attribution.mark_hours_to_model")
         for model in (AssignmentRule, Team, IngestKey):
             post_save.connect(reassign_after, sender=model, dispatch_uid=f"reassign {model}")
             post_delete.connect(reassign_after, sender=model, dispatch_uid=f"reassign {model}")

@@ -2,6 +2,7 @@
 
     UsageHour, LatencyHour      of ledger entries, per source and offering
     CapacityHour                devices' wall time; DeviceStream: how far it has been counted
+    HourToModel                 hours whose device time is to be modelled, again or for the first time
     IngestHour, LagHour         what was taken and what was refused, and how late
 
 models.py names them, so that Django finds them.
@@ -155,6 +156,17 @@ class CapacityHour(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.device_id}"
+
+
+class HourToModel(models.Model):
+    """An hour in which runtimes were seen and something has changed since modelled.py looked at it."""
+
+    pk = models.CompositePrimaryKey("organization", "hour")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
+    hour = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H}"
 
 
 class IngestHour(models.Model):

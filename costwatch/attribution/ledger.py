@@ -3,7 +3,7 @@
     draft         what a body's calls come to if nothing else has to do with them: nearly always so
     state_of      what merge.py made of several observations
     in_force      what the ledger holds of calls
-    write         a batch of rows, with their sums
+    write         a batch of rows, with their sums; correct: of corrections alone
 
 A state is the values of STATE, without sign. Sums are taken here, while the rows are at hand, and reach the rollups as
 one small row per batch: adding them costs nothing per call, and audit.py has rows to recount.
@@ -248,6 +248,24 @@ def write(
     lines = [made.lines[place] for place in alone] + [_line(row) for row in corrections]
     owner = f"{key.organization_id}\t{batch_id}\t"
     copy_in(_COPY, owner + owner.join(lines))
+    return batch_id
+
+
+def correct(key: IngestKey, received_at: datetime, corrections: Sequence[LedgerRow]) -> int:
+    """Write corrections that no telemetry asked for as one batch, in the name of a key; returns its id."""
+    begun = [row.place[1] for row in corrections]
+    batch_id = _insert_batch(
+        key.organization_id,
+        key.pk,
+        received_at,
+        None,
+        len(corrections),
+        datetime_of(min(begun)),
+        datetime_of(max(begun)),
+        json.dumps(_sums(corrections)),
+    )
+    owner = f"{key.organization_id}\t{batch_id}\t"
+    copy_in(_COPY, owner + owner.join(map(_line, corrections)))
     return batch_id
 
 

@@ -25,6 +25,7 @@ from costwatch.accounts.models import IngestKey, Organization, Team
 # Django looks for all of them here.
 from costwatch.attribution.hour_models import CapacityHour as CapacityHour
 from costwatch.attribution.hour_models import DeviceStream as DeviceStream
+from costwatch.attribution.hour_models import HourToModel as HourToModel
 from costwatch.attribution.hour_models import IngestHour as IngestHour
 from costwatch.attribution.hour_models import LagHour as LagHour
 from costwatch.attribution.hour_models import LatencyHour as LatencyHour
@@ -261,6 +262,12 @@ class Span(models.Model):
                 fields=["parent_key"],
                 condition=Q(parent_key__isnull=False),
                 name="span_by_parent",
+            ),
+            # Of runtimes that say phases and no device time: modelled.py reads an hour of them.
+            models.Index(
+                fields=["organization", "started_at"],
+                condition=Q(decode_ns__isnull=False, device_ns__isnull=True),
+                name="span_by_phases",
             ),
             # Of few organizations; repetition.py reads the latest of them, in order.
             models.Index(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from collectors.observation import Provenance, Usage, Vantage
-from tests.collectors.bodies import observed
+from tests.collectors.bodies import decoded, observed, span
 
 CHAT = {"gen_ai.operation.name": "chat"}
 
@@ -229,3 +229,25 @@ def test_the_engines_id_of_a_completion_becomes_the_answers(sent: str, read: str
     said: dict[str, Any] = {"gen_ai.request.id": sent, "gen_ai.usage.prompt_tokens": 20}
     assert observed(said, scope="vllm.tracing.otel").response_id == read
     assert observed(said, scope="vllm.llm_engine").response_id == read
+
+
+@pytest.mark.parametrize("scope", ["vllm.tracing.otel", "sglang server"])
+def test_a_runtimes_phases_are_those_of_a_server_on_the_device_that_its_resource_names(
+    scope: str,
+) -> None:
+    said: dict[str, Any] = {
+        "gen_ai.request.id": "chatcmpl-1",
+        "gen_ai.usage.prompt_tokens": 20,
+        "gen_ai.latency.time_in_queue": 0.001,
+        "gen_ai.latency.time_in_model_prefill": 1.281,
+        "gen_ai.latency.time_in_model_decode": 0.654,
+    }
+    resource = {"costwatch.device_type": "NVIDIA H100"}
+    [seen] = decoded(span(said), scope=scope, resource=resource).observations
+    assert seen.vantage is Vantage.SERVER
+    assert (seen.queue_ns, seen.prefill_ns, seen.decode_ns) == (
+        1_000_000,
+        1_281_000_000,
+        654_000_000,
+    )
+    assert seen.device_type == "NVIDIA H100"
