@@ -9,6 +9,7 @@ from django.http import HttpResponseBase, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
@@ -18,11 +19,19 @@ from costwatch.api.parameters import month_from, one_of, team_named
 from costwatch.api.scope import OrganizationView
 from costwatch.domain.pricing import PriceState
 from costwatch.reports.chargeback import Chargeback, chargeback, of_team
-from costwatch.reports.exports import csv, json
+from costwatch.reports.exports import MissingExtra, csv, focus, json, parquet, pdf, xlsx
 from costwatch.reports.lines import UNATTRIBUTED, Line, TeamTotal
 from costwatch.reports.models import State, StatementLine
 
-FORMATS = {"json": json, "csv": csv}
+# What each is written by; a module with CONTENT_TYPE, EXTENSION and chunks().
+FORMATS: dict[str, Any] = {
+    "json": json,
+    "csv": csv,
+    "xlsx": xlsx,
+    "pdf": pdf,
+    "focus-1.2": focus,
+    "focus-1.2-parquet": parquet,
+}
 
 
 class LineSerializer(serializers.Serializer[Line]):
@@ -117,7 +126,10 @@ class ChargebackView(OrganizationView):
         ],
         responses={
             (200, "application/json"): ChargebackSerializer,
-            (200, "text/csv"): OpenApiTypes.STR,
+            **{
+                (200, media): OpenApiTypes.STR if media == "text/csv" else OpenApiTypes.BINARY
+                for media in ("text/csv", *(e.CONTENT_TYPE for e in (xlsx, pdf, parquet)))
+            },
         },
     )
     def get(self, request: Request) -> HttpResponseBase:
@@ -137,7 +149,11 @@ class ChargebackView(OrganizationView):
 
 def _file(report: Chargeback, wanted: str) -> StreamingHttpResponse:
     export = FORMATS[wanted]
-    answer = StreamingHttpResponse(export.chunks(report), content_type=export.CONTENT_TYPE)
+    try:
+        chunks = export.chunks(report)
+    except (MissingExtra, ValueError) as error:
+        raise ValidationError({"format": [str(error)]}) from None
+    answer = StreamingHttpResponse(chunks, content_type=export.CONTENT_TYPE)
     if wanted != "json":
         name = f"chargeback-{report.month}.{export.EXTENSION}"
         answer["Content-Disposition"] = f'attachment; filename="{name}"'

@@ -6,8 +6,9 @@ adjustments to earlier months that would be frozen with it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from django.utils import timezone
@@ -16,7 +17,7 @@ from costwatch.accounts.models import Organization
 from costwatch.domain import money
 from costwatch.domain.periods import Period, name_of_month
 from costwatch.pricing.charges import charges
-from costwatch.reports.adjustments import pending
+from costwatch.reports.adjustments import in_force, pending
 from costwatch.reports.frozen import frozen_lines, frozen_totals
 from costwatch.reports.lines import (
     Line,
@@ -35,6 +36,7 @@ from costwatch.reports.months import Standing, standing_of
 class Chargeback:
     """A month of an organization. Amounts are in its currency. sha256 is empty where nothing is frozen."""
 
+    organization_id: int
     organization: str
     month: str  # 2026-11
     period: Period
@@ -51,6 +53,7 @@ class Chargeback:
     unpriced_lines: int  # lines that hold usage without a known price: the total lacks them
     unknown_usage_calls: int  # of which nobody said how much they used
     places: int
+    periods: Mapping[str, Period]  # of the months that adjustments are to, by name
 
 
 def chargeback(organization: Organization, month: Period, places: int | None = None) -> Chargeback:
@@ -76,6 +79,7 @@ def current(organization: Organization, standing: Standing) -> Chargeback:
 def frozen(closing: Closing) -> Chargeback:
     """As it was closed; closing need not be in force any more."""
     return Chargeback(
+        organization_id=closing.organization_id,
         organization=closing.organization_name,
         month=closing.month.name,
         period=closing.period,
@@ -90,6 +94,10 @@ def frozen(closing: Closing) -> Chargeback:
         unpriced_lines=closing.unpriced_lines,
         unknown_usage_calls=closing.unknown_usage_calls,
         places=closing.places,
+        periods={
+            name: Period(*map(datetime.fromisoformat, edges))
+            for name, edges in closing.adjusted.items()
+        },
     )
 
 
@@ -122,6 +130,7 @@ def _as_it_stands(
         lines = sorted([*lines, *pending(organization, name)], key=order)
     billed = rounded(lines, places)
     return Chargeback(
+        organization_id=organization.pk,
         organization=organization.name,
         month=name,
         period=period,
@@ -136,7 +145,13 @@ def _as_it_stands(
         unpriced_lines=sum(line.is_unpriced for line in billed),
         unknown_usage_calls=sum(used.unknown_usage_calls.values()),
         places=places,
+        periods=_periods(organization, {line.used_in for line in billed} - {name}),
     )
+
+
+def _periods(organization: Organization, names: Collection[str]) -> dict[str, Period]:
+    closings = in_force(organization).filter(month__name__in=names)
+    return {closing.month.name: closing.period for closing in closings}
 
 
 def _sum(amounts: Iterable[Decimal], places: int) -> Decimal:

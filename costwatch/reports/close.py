@@ -179,6 +179,7 @@ def _empty(organization: Organization, standing: Standing) -> Chargeback:
     """Of a month without use; corrections go to the next one that is closed by a person."""
     zero = money.rounded(money.total([]), places := money.places_of(organization.currency))
     return Chargeback(
+        organization_id=organization.pk,
         organization=organization.name,
         month=standing.name,
         period=standing.period,
@@ -193,6 +194,7 @@ def _empty(organization: Organization, standing: Standing) -> Chargeback:
         unpriced_lines=0,
         unknown_usage_calls=0,
         places=places,
+        periods={},
     )
 
 
@@ -234,6 +236,10 @@ def _closing(month: _Month, row: Month, report: Chargeback) -> Closing:
         lines_count=len(report.lines),
         unpriced_lines=report.unpriced_lines,
         unknown_usage_calls=report.unknown_usage_calls,
+        adjusted={
+            name: [period.start.isoformat(), period.end.isoformat()]
+            for name, period in sorted(report.periods.items())
+        },
         exact_cost=money.total(line.exact_cost for line in report.lines),
         cost=report.total,
         unattributed=report.unattributed,

@@ -71,6 +71,7 @@ class Closing(models.Model):
     lines_count = models.PositiveIntegerField()
     unpriced_lines = models.PositiveIntegerField()  # that the total lacks a part of
     unknown_usage_calls = models.BigIntegerField()  # of which nobody said how much they used
+    adjusted = models.JSONField(default=dict)  # months that it corrects → [start, end] of each
     exact_cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=COST_PLACES)
     cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
     unattributed = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)

@@ -47,8 +47,8 @@ def test_the_chargeback_has_the_fields_that_the_schema_promises(
 def test_a_format_or_month_that_is_none_is_explained(
     organization: Organization, reader: Reader
 ) -> None:
-    assert reader.refused("chargeback", format="xlsx")["format"] == [
-        "'xlsx': expected one of json, csv"
+    assert reader.refused("chargeback", format="doc")["format"] == [
+        "'doc': expected one of json, csv, xlsx, pdf, focus-1.2, focus-1.2-parquet"
     ]
     assert "expected year and month" in reader.refused("chargeback", month="11/2026")["month"][0]
 

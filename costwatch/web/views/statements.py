@@ -31,7 +31,15 @@ from costwatch.web.scope import Scope, show
 
 _SHOWN_EVENTS = 20
 _SHOWN_LINES = 500  # on a page; files have all of them
-FILES = (("csv", "CSV"), ("json", "JSON"))
+# Of the API's chargeback: its format, and what it is called here.
+FILES = (
+    ("xlsx", "Excel"),
+    ("csv", "CSV"),
+    ("json", "JSON"),
+    ("pdf", "PDF"),
+    ("focus-1.2", "FOCUS 1.2"),
+    ("focus-1.2-parquet", "FOCUS 1.2 as Parquet"),
+)
 NOBODY = "unattributed"  # in the address, where a team's id would stand
 
 
