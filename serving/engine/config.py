@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from serving.engine.cores import read_cores
 from serving.engine.speculate import Speculation, read_speculation
+from serving.engine.targets import Targets
 
 KV_CACHE_DTYPES = ("auto", "int8", "fp8")
 
@@ -27,6 +28,8 @@ class EngineConfig:
     cuda_graphs          replay recorded steps of answers instead of launching kernel by kernel; None: on a GPU
     attribution          share each step's time out to its requests; without it all time is unattributed, which is there
                          to measure what sharing takes
+    first_token_ms       time from an interactive request's arrival to its first token: while it is at risk, prompts of
+                         batch requests wait; 0: nothing is promised
     inter_token_ms       time between two tokens of an interactive answer that prompts beside it are cut for; 0: prompts
                          are cut by max_batch_tokens only
     overlap              plan the next step while the device works on the last one; None: on a GPU
@@ -45,6 +48,7 @@ class EngineConfig:
     speculate: str = ""
     cuda_graphs: bool | None = None
     attribution: bool = True
+    first_token_ms: int = 0
     inter_token_ms: int = 0
     overlap: bool | None = None
 
@@ -58,8 +62,9 @@ class EngineConfig:
                 f"max_batch_tokens={self.max_batch_tokens} is below "
                 f"max_batch_requests={self.max_batch_requests}: every request in a step needs a token"
             )
-        if self.inter_token_ms < 0:
-            raise ValueError(f"inter_token_ms={self.inter_token_ms}: expected at least 0")
+        for name in ("first_token_ms", "inter_token_ms"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 0")
         if self.kv_blocks is not None and self.kv_blocks < 1:
             raise ValueError(f"kv_blocks={self.kv_blocks}: expected at least 1, or None")
         if self.kv_cache_dtype not in KV_CACHE_DTYPES:
@@ -72,6 +77,10 @@ class EngineConfig:
     @property
     def speculation(self) -> Speculation | None:
         return read_speculation(self.speculate)
+
+    @property
+    def targets(self) -> Targets:
+        return Targets(self.first_token_ms * 1_000_000, self.inter_token_ms * 1_000_000)
 
     def overlaps(self, device_type: str) -> bool:
         """Whether the next step begins before the last one is looked at."""

@@ -7,7 +7,7 @@ Engine         start, submit, cancel, between_steps, clock, stats, stop
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from serving.engine.energy import find_counter
 from serving.engine.errands import Done, Errand
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
-from serving.engine.pace import Allow, Pace, no_limit
+from serving.engine.pace import Allow, Deadline, IsAtRisk, Pace, no_deadline, no_limit
 from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (
     DeviceClock,
@@ -63,6 +63,7 @@ class EngineStats:
     draft_tokens: int
     accepted_draft_tokens: int
     work_model: WorkModelStats
+    targets_kept: Mapping[tuple[str, str, bool], int]
     failure: str = ""  # why it computes no more; empty while it does
 
 
@@ -126,10 +127,12 @@ class Engine:
                 propose=_propose(config),
                 kind_of_keys=partial(kind_of_keys, ropes),
                 pace=_pace(config, work_model),
+                is_at_risk=_deadline(config, work_model),
             ),
             loaded.tokenizer,
             Limits(self.context_tokens, loaded.config.vocab_size),
             work_model=work_model,
+            targets=config.targets,
             drafting=config.speculation is not None,
             attribution=config.attribution,
             read_energy_uj=find_counter(loaded.model.device.type, devices),
@@ -221,6 +224,7 @@ class Engine:
                 kv_blocks_used=scheduler.pool.used_blocks,
                 preemptions=scheduler.preemptions,
                 work_model=self._loop.work_model.stats(),
+                targets_kept=self._loop.kept.counts(),
                 failure=str(self._failure or ""),
                 **asdict(self._loop.totals),
             )
@@ -413,9 +417,15 @@ def _propose(config: EngineConfig) -> Propose:
 
 
 def _pace(config: EngineConfig, work_model: WorkModel) -> Allow:
-    if not config.inter_token_ms:
-        return no_limit
-    return Pace(config.inter_token_ms * 1_000_000, lambda: work_model.coefficients)
+    target_ns = config.targets.inter_token_ns
+    return Pace(target_ns, lambda: work_model.coefficients) if target_ns else no_limit
+
+
+def _deadline(config: EngineConfig, work_model: WorkModel) -> IsAtRisk:
+    target_ns = config.targets.first_token_ns
+    if not target_ns:
+        return no_deadline
+    return Deadline(target_ns, config.max_batch_tokens, lambda: work_model.coefficients)
 
 
 def _raise(error: Exception) -> Callable[[], StepResult]:

@@ -26,9 +26,11 @@ from serving.engine.request import (
 )
 from serving.engine.scheduler import RequestState, Scheduler, Slice
 from serving.engine.shadow import PrefixShadow, RequestShadow
+from serving.engine.targets import Kept, Targets
 from serving.engine.text import TextStream
 
 Delivery = tuple[OnProgress, Progress]
+_NOTHING_PROMISED = Targets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class StepLoop:
         now_ns: Callable[[], int] = time.monotonic_ns,
         *,
         work_model: WorkModel | None = None,
+        targets: Targets = _NOTHING_PROMISED,
         drafting: bool = False,
         attribution: bool = True,
         read_energy_uj: Counter | None = None,
@@ -105,6 +108,7 @@ class StepLoop:
         self.scheduler = scheduler
         self.work_model = work_model or WorkModel()
         self.totals = Totals()
+        self.kept = Kept(targets)
         self._vocabulary = vocabulary
         self._limits = limits
         self._now_ns = now_ns
@@ -163,7 +167,7 @@ class StepLoop:
     def begin_step(self) -> Step | None:
         """Plan the next step; None when there is nothing to do before the steps under way are settled."""
         now_ns = self._look()
-        slices = [self._with_mask(part) for part in self.scheduler.plan()]
+        slices = [self._with_mask(part) for part in self.scheduler.plan(now_ns)]
         if not slices:
             return None
         self._under_way += 1
@@ -337,6 +341,7 @@ class StepLoop:
         if answer.reason in (FinishReason.STOP, FinishReason.LENGTH):
             self._answered.answered(state.request)
         finished = answer.finished(self.work_model.method)
+        self.kept.observe(state.request.objective, finished)
         last = progress or Progress(state.request_id)
         return answer.on_progress, replace(last, finished=finished)
 

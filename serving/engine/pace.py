@@ -1,6 +1,7 @@
 """How much of prompts a step computes beside answers that somebody reads along with.
 
-Pace    keeps these steps within a time, by what the work model has learnt of steps
+Pace       keeps these steps within a time, by what the work model has learnt of steps
+Deadline   tells whose first token is at risk of coming late, by the same
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from serving.engine.accounting import PLAIN, Coefficients, Work
 
 Allow = Callable[[int, int], int | None]
+IsAtRisk = Callable[[int, int], bool]
 
 
 def no_limit(_answers: int, _context_tokens: int) -> int | None:
@@ -35,3 +37,31 @@ class Pace:
             return None
         answers_ns = known.fixed_ns + known.own_ns(Work(0, answers, context_tokens))
         return max(0, int((self.target_ns - answers_ns) / known.prefill_token_ns))
+
+
+def no_deadline(_waited_ns: int, _tokens: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """target_ns    from an interactive request's arrival to its first token
+    step_tokens   that a step computes at most
+    coefficients  the present work model's
+    """
+
+    target_ns: int
+    step_tokens: int
+    coefficients: Callable[[], Coefficients]
+
+    def __call__(self, waited_ns: int, tokens: int) -> bool:
+        """Whether a prompt of which so many tokens are not read yet is at risk, after so long.
+
+        It is where less time is left than twice what reading takes by itself: once more for the step under way, and for
+        the answers that go on beside it.
+        """
+        known = self.coefficients()
+        steps = -(-tokens // self.step_tokens)
+        keys = tokens * (tokens + 1) // 2
+        reading_ns = steps * known.fixed_ns + known.own_ns(Work(tokens, 0, 0, keys))
+        return waited_ns + 2 * reading_ns > self.target_ns

@@ -5,7 +5,8 @@ within its budget of tokens. Among prompts, and among those who wait, a lower pr
 somebody waits for (interactive before batch), then the team that got least so far (fairness.py), then who came
 first. When the KV cache is full, the last in that order gives its blocks back and computes its tokens again later.
 A batch request makes room for an interactive one, and while an interactive answer is under way, prompts are cut into
-chunks that keep its tokens coming in time (pace.py).
+chunks that keep its tokens coming in time (pace.py). While the first token of an interactive request is at risk of
+coming late, prompts of batch requests wait, whatever their priority.
 
 A step may be planned while the one before it is still on the device: then a request's newest token is not known yet,
 and its slice says COMING in its place. No torch here.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 
 from serving.engine.fairness import FairShare
 from serving.engine.kv_cache import BlockPool
-from serving.engine.pace import Allow, no_limit
+from serving.engine.pace import Allow, IsAtRisk, no_deadline, no_limit
 from serving.engine.prefix import PrefixNames
 from serving.engine.request import EngineOverloaded, Objective, Request, SamplingParams
 
@@ -149,6 +150,7 @@ class Scheduler:
 
     propose        drafts for an answer under way: tokens that may come next.
     kind_of_keys   by a prompt's length: prompts share keys of equal beginnings only where it gives the same.
+    is_at_risk     whether a first token may come late, after a wait in nanoseconds, with so many tokens to be read yet.
     pace           tokens of prompts beside so many answers that read so many keys. A block's worth is always computed:
                    whoever waits to be read gets on.
     """
@@ -163,6 +165,7 @@ class Scheduler:
         propose: Propose = no_drafts,
         kind_of_keys: KindOfKeys = one_kind,
         pace: Allow = no_limit,
+        is_at_risk: IsAtRisk = no_deadline,
     ) -> None:
         self.pool = pool
         self._kind_of_keys = kind_of_keys
@@ -174,6 +177,7 @@ class Scheduler:
         self._max_waiting = max_waiting
         self._propose = propose
         self._pace = pace
+        self._is_at_risk = is_at_risk
         self._arrivals = 0
         self._waiting: dict[str, RequestState] = {}
         self._running: dict[str, RequestState] = {}
@@ -211,7 +215,7 @@ class Scheduler:
         if self._running.pop(state.request_id, None) is None:
             del self._waiting[state.request_id]
 
-    def plan(self) -> list[Slice]:
+    def plan(self, now_ns: int) -> list[Slice]:
         """The next step; empty when there is nothing to do before the steps under way are settled.
 
         Blocks for it are taken, and its tokens count as computed: call settle() when they are.
@@ -222,7 +226,7 @@ class Scheduler:
         for state in answering:
             self._add_answer(plan, state)
         self._keep_pace(plan)
-        for state in sorted((*self._reading(), *self._ready_to_begin()), key=self._turn):
+        for state in self._prompts(now_ns):
             if plan.budget:
                 self._add_prompt(plan, state)
         return [self._slice(state, tokens) for state, tokens in plan.parts.values()]
@@ -242,6 +246,22 @@ class Scheduler:
         request = state.request
         served = self.fairness.served(request.team)
         return request.priority, _is_batch(state), served, state.arrival
+
+    def _prompts(self, now_ns: int) -> list[RequestState]:
+        """In the order in which they are read. Batch ones come behind the last that is at risk, and whoever goes before it
+        keeps its place."""
+        ordered = sorted((*self._reading(), *self._ready_to_begin()), key=self._turn)
+        places = enumerate(ordered)
+        last = max((place for place, state in places if self._hurries(state, now_ns)), default=-1)
+        hurried = [state for state in ordered[: last + 1] if not _is_batch(state)]
+        others = [state for state in ordered[: last + 1] if _is_batch(state)]
+        return [*hurried, *others, *ordered[last + 1 :]]
+
+    def _hurries(self, state: RequestState, now_ns: int) -> bool:
+        if _is_batch(state) or state.output_tokens:
+            return False
+        waited_ns = now_ns - state.request.arrived_ns
+        return self._is_at_risk(waited_ns, len(state.token_ids) - state.computed_tokens)
 
     def _answering(self) -> list[RequestState]:
         return [state for state in self._running.values() if state.is_answering]

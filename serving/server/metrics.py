@@ -156,6 +156,15 @@ class Meters:
     def _device(self, stats: Stats) -> Iterator[Family]:
         clocks, counted, spans = self._clocks(), self._counted, self._spans()
         yield _counter("costwatch:steps_total", "Steps of the engine.", stats.steps)
+        yield Family(
+            "costwatch:target_answers_total",
+            "counter",
+            "Answers by whether their class's target was met: time to the first token, mean time between tokens.",
+            [
+                ({"class": kind, "target": target, "met": "yes" if met else "no"}, count)
+                for (kind, target, met), count in stats.targets_kept.items()
+            ],
+        )
         yield _counters(
             "costwatch:device_seconds_total",
             "The devices' time by what it went to; the sum is the time since the start, once for each of them.",

@@ -33,6 +33,7 @@ class ServeOptions:
     max_batch_requests: int
     max_batch_tokens: int
     max_waiting: int
+    first_token_ms: int
     inter_token_ms: int
     kv_cache_mib: int
     kv_cache_dtype: str
@@ -70,6 +71,12 @@ def read_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Se
     parser.add("--max-batch-requests", _positive, 16, "requests that one step serves at most")
     parser.add("--max-batch-tokens", _positive, 512, "tokens that one step computes at most")
     parser.add("--max-waiting", _positive, 256, "requests that may wait; more get 429")
+    parser.add(
+        "--first-token-ms",
+        _whole("milliseconds, 0 for no target", 0, 600_000),
+        0,
+        "to the first token of an interactive answer: while it is at risk, batch prompts wait",
+    )
     parser.add(
         "--inter-token-ms",
         _whole("milliseconds, 0 for no target", 0, 60_000),

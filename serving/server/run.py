@@ -152,6 +152,7 @@ def _engine_config(options: ServeOptions) -> EngineConfig:
         max_batch_requests=options.max_batch_requests,
         max_batch_tokens=options.max_batch_tokens,
         max_waiting=options.max_waiting,
+        first_token_ms=options.first_token_ms,
         inter_token_ms=options.inter_token_ms,
         kv_cache_bytes=options.kv_cache_mib * 2**20,
         kv_cache_dtype=options.kv_cache_dtype,

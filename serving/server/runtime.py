@@ -51,6 +51,10 @@ class Stats(Protocol):
     @property
     def work_model(self) -> WorkModelStats: ...
     @property
+    def targets_kept(self) -> Mapping[tuple[str, str, bool], int]:
+        """Interactive answers by (class, target, whether it was met); only of targets that there are."""
+
+    @property
     def failure(self) -> str:
         """Why it computes no more; empty while it does."""
 

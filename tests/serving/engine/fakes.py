@@ -8,8 +8,10 @@ from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Step, StepLoop, StepResult
 from serving.engine.request import Objective, Progress, Request, SamplingParams
 from serving.engine.scheduler import COMING, DRAFT, Propose, Scheduler, Slice, no_drafts
+from serving.engine.targets import Targets
 
 EOS = 0
+NOTHING_PROMISED = Targets()
 
 
 @dataclass
@@ -120,6 +122,7 @@ def a_loop(
     sharing: bool = True,
     propose: Propose = no_drafts,
     devices: int = 1,
+    targets: Targets = NOTHING_PROMISED,
 ) -> StepLoop:
     pool = BlockPool(blocks, block_tokens, sharing=sharing)
     scheduler = Scheduler(
@@ -131,7 +134,15 @@ def a_loop(
     )
     limits = Limits(min(context_tokens, pool.capacity_tokens), vocab_size=1_000)
     drafting = propose is not no_drafts
-    return StepLoop(scheduler, Alphabet(), limits, clock, drafting=drafting, devices=devices)
+    return StepLoop(
+        scheduler,
+        Alphabet(),
+        limits,
+        clock,
+        drafting=drafting,
+        devices=devices,
+        targets=targets,
+    )
 
 
 def a_request(

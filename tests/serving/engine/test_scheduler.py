@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serving.engine.accounting import PLAIN, Coefficients
 from serving.engine.kv_cache import BlockPool
-from serving.engine.pace import Pace
+from serving.engine.pace import Deadline, Pace
 from serving.engine.request import EngineOverloaded, Objective
 from serving.engine.scheduler import RequestState, Scheduler
 from tests.serving.engine.fakes import a_request
@@ -25,7 +25,7 @@ def a_state(request_id: str, prompt_tokens: int, **wishes: Any) -> RequestState:
 
 def step(scheduler: Scheduler) -> dict[str, int]:
     """Plan and complete a step: tokens computed by request; who was complete gets its next token."""
-    slices = scheduler.plan()
+    slices = scheduler.plan(now_ns=0)
     for part in slices:
         scheduler.settle(part)
     states = {state.request_id: state for state in scheduler}
@@ -98,8 +98,8 @@ def test_a_full_queue_turns_away_instead_of_growing() -> None:
 def test_a_chunk_reads_the_keys_of_every_token_before_it() -> None:
     scheduler = a_scheduler()
     scheduler.add(a_state("long", 20))
-    first = scheduler.plan()
-    (second,) = scheduler.plan()
+    first = scheduler.plan(now_ns=0)
+    (second,) = scheduler.plan(now_ns=0)
     assert first[0].context_tokens == sum(range(1, 17))
     assert second.context_tokens == 17 + 18 + 19 + 20
 
@@ -145,3 +145,52 @@ def test_a_target_that_cannot_be_kept_starves_nobody(target_ns: int, prompt_toke
         read += computed["document"]
         took_ns = 1_000 + 50 + 100 * computed["document"]
         assert took_ns <= target_ns or computed["document"] <= 4  # a block's worth
+
+
+def test_a_first_token_at_risk_goes_before_batch_prompts_of_any_priority() -> None:
+    for late, read_first in ((False, "file"), (True, "chat")):
+        scheduler = a_scheduler(is_at_risk=lambda _waited, _tokens, late=late: late)
+        scheduler.add(a_state("file", 40, objective=Objective.BATCH, priority=-1))
+        scheduler.add(a_state("chat", 16))
+        assert step(scheduler) == {read_first: 16}
+
+
+def test_a_first_token_is_at_risk_when_reading_leaves_half_of_the_time_or_less() -> None:
+    at_risk = Deadline(10_000, step_tokens=16, coefficients=lambda: _KNOWN)
+    reading_ns = 2 * 1_000 + 20 * 100  # two steps
+    assert not at_risk(10_000 - 2 * reading_ns, 20)
+    assert at_risk(10_001 - 2 * reading_ns, 20)
+    assert at_risk(0, 60)
+
+
+wishes = st.tuples(st.integers(1, 40), st.sampled_from(Objective), st.integers(-2, 2))
+
+
+@given(st.lists(wishes, max_size=8), st.sets(st.integers(0, 7)), st.integers(1, 8))
+def test_nobody_at_risk_waits_for_a_batch_prompt_and_every_step_is_full(
+    asked: list[tuple[int, Objective, int]], hurried: set[int], places: int
+) -> None:
+    # each prompt has its own length, by which is_at_risk knows it
+    lengths = [8 * tokens + number for number, (tokens, _, _) in enumerate(asked)]
+    late = {lengths[number] for number in hurried if number < len(asked)}
+    scheduler = a_scheduler(
+        1_000,
+        max_batch_tokens=64,
+        max_batch_requests=places,
+        is_at_risk=lambda _waited, tokens: tokens in late,
+    )
+    for number, (_, objective, priority) in enumerate(asked):
+        scheduler.add(a_state(str(number), lengths[number], objective=objective, priority=priority))
+    computed = step(scheduler)
+    assert bool(computed) == bool(asked)
+    most = sum(sorted(lengths, reverse=True)[:places])
+    assert sum(computed.values()) <= min(64, most)
+    assert sum(computed.values()) == 64 or len(computed) == min(places, len(asked))
+    batch = {str(place) for place, (_, kind, _) in enumerate(asked) if kind is Objective.BATCH}
+    waiting_late = (
+        {str(place) for place, length in enumerate(lengths) if length in late}
+        - batch
+        - computed.keys()
+    )
+    if waiting_late:
+        assert not batch & computed.keys()

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from serving.engine.accounting import ModelErrors, WorkModelStats
@@ -132,6 +132,11 @@ class FakeStats:
     draft_tokens: int = 0
     accepted_draft_tokens: int = 0
     work_model: WorkModelStats = _WORK_MODEL
+    targets_kept: Mapping[tuple[str, str, bool], int] = field(
+        default_factory=lambda: {
+            ("interactive", "first_token", met): 4 - met for met in (True, False)
+        }
+    )
     failure: str = ""
 
 

@@ -178,6 +178,12 @@ def test_how_far_off_the_work_model_is_can_be_watched(scraped: Scraper) -> None:
     assert scraped.value("costwatch:step_time_drift_ratio") == -0.01
 
 
+def test_answers_that_came_in_time_are_told_from_those_that_did_not(scraped: Scraper) -> None:
+    which = {"class": "interactive", "target": "first_token"}
+    assert scraped.value("costwatch:target_answers_total", **which, met="yes") == 3
+    assert scraped.value("costwatch:target_answers_total", **which, met="no") == 4
+
+
 def test_the_histograms_have_vllms_buckets(scraped: Scraper) -> None:
     found = parsed(scraped.text())
     ends = [
