@@ -57,6 +57,7 @@ class EngineStats:
     preemptions: int  # this and all below since the start
     steps: int
     prompt_tokens: int
+    cached_prompt_tokens: int
     generated_tokens: int
     prefix_queried_tokens: int
     prefix_hit_tokens: int

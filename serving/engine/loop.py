@@ -72,12 +72,13 @@ class Step:
 class Totals:
     """Sums since the start.
 
-    prompt_tokens are of prompts that were read to their end; prefix_queried_tokens and prefix_hit_tokens of those that
-    were let in.
+    prompt_tokens and cached_prompt_tokens are of prompts that were read to their end, prefix_queried_tokens and
+    prefix_hit_tokens of those that were let in.
     """
 
     steps: int = 0
     prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     prefix_queried_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -316,6 +317,7 @@ class StepLoop:
         logprobs = result.logprobs.get(part.request_id, ())
         if answer.first_token_ns is None:
             self.totals.prompt_tokens += answer.state.prompt_tokens
+            self.totals.cached_prompt_tokens += answer.state.cached_tokens or 0
         progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
         self.totals.generated_tokens += len(progress.token_ids)
         if answer.is_over and not answer.state.steps:

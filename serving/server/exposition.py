@@ -73,8 +73,14 @@ def _escaped(value: str) -> str:
 
 
 def _figure(value: int | float) -> str:
-    """Bounds with their ".0", as Prometheus' own client writes them: a bucket's name must not change."""
-    return repr(value)
+    """As Prometheus' own client writes it, for a bucket's name must not change: with its ".0", and from a million on with an
+    exponent, as Go does."""
+    text = repr(value)
+    dot = text.find(".")
+    if value <= 0 or dot <= 6:
+        return text
+    mantissa = f"{text[0]}.{text[1:dot]}{text[dot + 1 :]}".rstrip("0.")
+    return f"{mantissa}e+{dot - 1:02d}"
 
 
 __all__ = ["CONTENT_TYPE", "Family", "Histogram", "Labels", "Sample", "render"]

@@ -27,6 +27,7 @@ _LATENCY = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
+_PREEMPTIONS = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 # vLLM's words for how a request ended
 _REASONS = {
     FinishReason.STOP: "stop",
@@ -79,6 +80,7 @@ class Meters:
         self._times = {name: Histogram(bounds) for name, (_, bounds) in _TIMES.items()}
         lengths = _lengths(context_tokens)
         self._prompt_lengths, self._answer_lengths = Histogram(lengths), Histogram(lengths)
+        self._computed_lengths, self._preemptions = Histogram(lengths), Histogram(_PREEMPTIONS)
         self._ended: Counter[FinishReason] = Counter()
         self._counted: Counter[str] = Counter()
 
@@ -95,6 +97,8 @@ class Meters:
         if finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
             self._prompt_lengths.observe(finished.prompt_tokens)
             self._answer_lengths.observe(finished.output_tokens)
+            self._computed_lengths.observe(finished.prompt_tokens - finished.cached_tokens)
+            self._preemptions.observe(finished.preemptions)
 
     def _count_waste(self, finished: Finished) -> None:
         waste = finished.waste
@@ -150,6 +154,12 @@ class Meters:
         for name, meaning, histogram in (
             ("vllm:request_prompt_tokens", "Tokens of prompts.", self._prompt_lengths),
             ("vllm:request_generation_tokens", "Tokens of answers.", self._answer_lengths),
+            (
+                "vllm:request_prefill_kv_computed_tokens",
+                "Tokens of prompts that were not in the cache.",
+                self._computed_lengths,
+            ),
+            ("vllm:request_num_preemptions", "Preemptions of a request.", self._preemptions),
         ):
             yield Family(name, "histogram", meaning, histogram=histogram)
 
@@ -215,7 +225,7 @@ def _fullness(stats: Stats) -> Iterator[Family]:
 
 def _tokens(stats: Stats) -> Iterator[Family]:
     """What the engine has counted."""
-    cached = stats.prefix_hit_tokens
+    cached = stats.cached_prompt_tokens
     for name, meaning, tokens in (
         ("prompt_tokens", "Prompt tokens.", stats.prompt_tokens),
         ("generation_tokens", "Tokens of answers.", stats.generated_tokens),
@@ -224,7 +234,11 @@ def _tokens(stats: Stats) -> Iterator[Family]:
             "Prompt tokens looked up in the prefix cache.",
             stats.prefix_queried_tokens,
         ),
-        ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", cached),
+        (
+            "prefix_cache_hits",
+            "Prompt tokens found in the prefix cache.",
+            stats.prefix_hit_tokens,
+        ),
         (
             "prompt_tokens_cached",
             "Prompt tokens that were not computed, for they were in the cache.",
@@ -242,6 +256,12 @@ def _tokens(stats: Stats) -> Iterator[Family]:
         ),
     ):
         yield _counter(f"vllm:{name}_total", meaning, tokens)
+    yield _counters(
+        "vllm:prompt_tokens_by_source_total",
+        "Prompt tokens by where they came from.",
+        "source",
+        {"local_compute": stats.prompt_tokens - cached, "local_cache_hit": cached},
+    )
 
 
 def _of_work_model(model: WorkModelStats) -> Iterator[Family]:

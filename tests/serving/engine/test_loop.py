@@ -229,6 +229,7 @@ def test_a_prompt_that_another_request_has_computed_costs_its_last_tokens_only()
     totals = bench.loop.totals
     assert (totals.prefix_queried_tokens, totals.prefix_hit_tokens) == (40, 16)
     assert (totals.prompt_tokens, totals.generated_tokens) == (40, 2)
+    assert totals.cached_prompt_tokens == 16
 
 
 def test_requests_that_begin_alike_and_come_together_compute_their_prefix_once() -> None:

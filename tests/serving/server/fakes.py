@@ -126,6 +126,7 @@ class FakeStats:
     preemptions: int = 3
     steps: int = 0
     prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
     generated_tokens: int = 0
     prefix_queried_tokens: int = 0
     prefix_hit_tokens: int = 0
@@ -307,7 +308,8 @@ class FakeEngine:
         work.cached_tokens = len(prompt) // 2 if prompt in self._seen else 0
         for name in ("prefix_queried_tokens", "prompt_tokens"):
             self._counted[name] += len(prompt)
-        self._counted["prefix_hit_tokens"] += work.cached_tokens
+        for name in ("prefix_hit_tokens", "cached_prompt_tokens"):
+            self._counted[name] += work.cached_tokens
 
     def _next_letter(self, work: _Work) -> str:
         prompt = bytes(work.request.prompt_token_ids).decode()

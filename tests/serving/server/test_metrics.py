@@ -112,6 +112,10 @@ def test_what_was_answered_is_counted_under_vllms_names(
     assert scraped.value("vllm:prompt_tokens_total") == 3 + 3 + 5 + 4 + 3
     assert scraped.value("vllm:prefix_cache_queries_total") == 18
     assert scraped.value("vllm:prefix_cache_hits_total") == 1 + 1
+    assert scraped.value("vllm:prompt_tokens_by_source_total", source="local_compute") == 16
+    assert scraped.value("vllm:prompt_tokens_by_source_total", source="local_cache_hit") == 2
+    assert scraped.value("vllm:request_prefill_kv_computed_tokens_sum") == 3 + 2 + 5
+    assert scraped.value("vllm:request_num_preemptions_bucket", le="1.0") == 3
     assert scraped.value("vllm:generation_tokens_total") == 4 + 4 + 4 + 2
     assert scraped.value("vllm:time_to_first_token_seconds_count") == 4
     assert scraped.value("vllm:inter_token_latency_seconds_count") == 3 + 3 + 3 + 1
@@ -155,7 +159,7 @@ _OF_VLLM = {
         "time_to_first_token_seconds", "inter_token_latency_seconds", "request_time_per_output_token_seconds",
         "e2e_request_latency_seconds", "request_queue_time_seconds", "request_inference_time_seconds",
         "request_prefill_time_seconds", "request_decode_time_seconds", "request_prompt_tokens",
-        "request_generation_tokens",
+        "request_generation_tokens", "request_prefill_kv_computed_tokens", "request_num_preemptions",
     },
 }  # fmt: skip
 
@@ -165,6 +169,7 @@ def test_vllms_names_have_its_types_and_labels(scraped: Scraper) -> None:
     expected = {
         f"vllm:{name}": (kind, labels) for kind, names in _OF_VLLM.items() for name in names
     }
+    expected["vllm:prompt_tokens_by_source_total"] = ("counter", labels | {"source"})
     expected["vllm:request_success_total"] = ("counter", labels | {"finished_reason"})
     found = scraped.families()
     assert {name: said for name, said in found.items() if name.startswith("vllm:")} == expected
@@ -215,3 +220,12 @@ def test_a_buckets_count_is_that_of_the_values_up_to_its_end(
 def test_any_name_of_a_model_can_be_a_label(model: str) -> None:
     page = parsed(render([Family("c", "counter", "m", [({}, 1)])], {"model_name": model}))
     assert page == {("c", (("model_name", model),)): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("bound", "written"),
+    [(0.001, "0.001"), (5.0, "5.0"), (500_000.0, "500000.0"), (1e6, "1e+06"), (2e7, "2e+07")],
+)
+def test_a_buckets_end_is_written_as_prometheus_own_client_does(bound: float, written: str) -> None:
+    page = render([Family("h", "histogram", "m", histogram=Histogram([bound]))], {})
+    assert f'h_bucket{{le="{written}"}} 0' in page.split("\n")
