@@ -6,7 +6,7 @@ from typing import Protocol
 
 from serving.engine.accounting import Share
 from serving.engine.request import Finished, FinishReason, Progress, TokenLogprob, Waste
-from serving.engine.scheduler import RequestState, Slice
+from serving.engine.slices import RequestState, Slice
 from serving.engine.text import TextStream
 
 OnProgress = Callable[[Progress], None]

@@ -24,8 +24,9 @@ from serving.engine.request import (
     RequestRefused,
     TokenLogprob,
 )
-from serving.engine.scheduler import RequestState, Scheduler, Slice
+from serving.engine.scheduler import Scheduler
 from serving.engine.shadow import PrefixShadow, RequestShadow
+from serving.engine.slices import RequestState, Slice
 from serving.engine.targets import Kept, Targets
 from serving.engine.text import TextStream
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from serving.engine.graphs import FROM_HOST, DecodeGraphs, HostBatch
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 from serving.engine.step import HostStep, decode_batch, host_step, in_order, step_tensors
 from serving.kernels.capability import check_fp8
 from serving.layers.attention import LayerCache

@@ -12,7 +12,7 @@ from torch import Tensor
 from serving.engine.loop import StepResult
 from serving.engine.paged_model import Computed, Earlier, PagedModel, PagedSizes, Plan
 from serving.engine.request import TokenLogprob
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 from serving.kernels.cores import pin
 from serving.models.decoder import Decoder
 from serving.sampling.sampler import Chosen, Row, choose

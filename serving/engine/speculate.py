@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serving.engine.scheduler import DRAFT, RequestState
+from serving.engine.slices import DRAFT, RequestState
 
 _TOKEN_BYTES = array("I").itemsize
 _LONGEST, _SHORTEST = 4, 2  # tokens that have to be the same

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from serving.engine.graphs import FROM_HOST, HostBatch, Int32s
-from serving.engine.scheduler import COMING, Slice
+from serving.engine.slices import COMING, Slice
 from serving.layers.attention import PagedBatch, Span
 
 Int64s = NDArray[np.int64]

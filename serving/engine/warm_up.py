@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from serving.engine.request import SamplingParams
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 
 _PREFILL_TOKENS = (16, 48, 96, 192)
 _DECODE_REQUESTS = (1, 2, 4, 8)

@@ -7,7 +7,8 @@ from serving.engine.admission import Limits
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Step, StepLoop, StepResult
 from serving.engine.request import Objective, Progress, Request, SamplingParams
-from serving.engine.scheduler import COMING, DRAFT, Propose, Scheduler, Slice, no_drafts
+from serving.engine.scheduler import Propose, Scheduler, no_drafts
+from serving.engine.slices import COMING, DRAFT, Slice
 from serving.engine.targets import Targets
 
 EOS = 0

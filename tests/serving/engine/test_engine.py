@@ -23,7 +23,7 @@ from serving.engine.request import (
     RequestRefused,
     SamplingParams,
 )
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 from serving.models.decoder import Decoder
 from serving.weights import LoadedModel
 from tests.serving.engine.asking import (

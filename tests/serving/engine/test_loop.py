@@ -16,7 +16,8 @@ from serving.engine.request import (
     Request,
     RequestRefused,
 )
-from serving.engine.scheduler import Propose, RequestState, no_drafts
+from serving.engine.scheduler import Propose, no_drafts
+from serving.engine.slices import RequestState
 from serving.engine.speculate import DeviceDrafts
 from tests.serving.engine.fakes import (
     EOS,

@@ -10,7 +10,8 @@ from serving.engine.accounting import PLAIN, Coefficients
 from serving.engine.kv_cache import BlockPool
 from serving.engine.pace import Deadline, Pace
 from serving.engine.request import EngineOverloaded, Objective
-from serving.engine.scheduler import RequestState, Scheduler
+from serving.engine.scheduler import Scheduler
+from serving.engine.slices import RequestState
 from tests.serving.engine.fakes import a_request
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from serving.engine.paged_model import rows_multiple
 from serving.engine.request import SamplingParams
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 from serving.engine.step import host_step, step_tensors
 from serving.layers.attention import LayerCache
 from serving.models.architectures import read_config

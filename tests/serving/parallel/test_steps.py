@@ -12,7 +12,7 @@ from torch import Tensor
 from serving.engine.paged_model import PagedModel, PagedSizes
 from serving.engine.prepare import prepare
 from serving.engine.request import SamplingParams
-from serving.engine.scheduler import Slice
+from serving.engine.slices import Slice
 from serving.engine.step import host_step
 from serving.parallel.leader import Leader
 from serving.weights import LoadedModel, load
