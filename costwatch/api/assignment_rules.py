@@ -155,7 +155,7 @@ class MovedMonthSerializer(serializers.Serializer[Any]):
 
 
 class PreviewSerializer(serializers.Serializer[Preview]):
-    """What a change of rules would move in all months, none of which is closed; nothing was changed."""
+    """What a change of rules would move in all months, of closed ones as adjustments; nothing was changed."""
 
     matching_sources = serializers.IntegerField(help_text="that the rule fits, whoever pays")
     moved_sources = serializers.IntegerField(help_text="that would change hands, now or later")

@@ -18,8 +18,9 @@ from costwatch.domain import money
 from costwatch.domain.periods import Period, name_of_month
 from costwatch.pricing.charges import charges
 from costwatch.reports.adjustments import in_force, pending
-from costwatch.reports.frozen import frozen_lines, frozen_totals
+from costwatch.reports.frozen import FrozenLines, frozen_lines, frozen_totals
 from costwatch.reports.lines import (
+    ADJUSTMENT,
     Line,
     Names,
     TeamTotal,
@@ -103,7 +104,7 @@ def frozen(closing: Closing) -> Chargeback:
 
 def of_team(report: Chargeback, team_id: int | None) -> Chargeback:
     """Only what one team owes; None: what nobody pays."""
-    lines = [line for line in report.lines if line.team_id == team_id]
+    lines = _of_team(report.lines, team_id)
     teams = tuple(team for team in report.teams if team.team_id == team_id)
     return replace(
         report,
@@ -111,8 +112,27 @@ def of_team(report: Chargeback, team_id: int | None) -> Chargeback:
         teams=teams,
         total=_sum((team.cost for team in teams), report.places),
         unattributed=_sum((team.cost for team in teams if team.team_id is None), report.places),
-        unpriced_lines=sum(line.is_unpriced for line in lines),
+        unpriced_lines=_unpriced(lines),
     )
+
+
+def adjustments(report: Chargeback) -> Collection[Line]:
+    """Those to earlier months."""
+    if isinstance(report.lines, FrozenLines):
+        return report.lines.adjustments()
+    return [line for line in report.lines if line.kind == ADJUSTMENT]
+
+
+def _of_team(lines: Collection[Line], team_id: int | None) -> Collection[Line]:
+    if isinstance(lines, FrozenLines):
+        return lines.of_team(team_id)
+    return [line for line in lines if line.team_id == team_id]
+
+
+def _unpriced(lines: Collection[Line]) -> int:
+    if isinstance(lines, FrozenLines):
+        return lines.unpriced()
+    return sum(line.is_unpriced for line in lines)
 
 
 def _as_it_stands(

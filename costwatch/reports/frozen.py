@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from costwatch.domain import money
+from costwatch.domain.pricing import PriceState
 from costwatch.reports.lines import LINE_FIELDS, Line, TeamTotal, canonical, digest
 from costwatch.reports.models import Closing, Statement, StatementLine
 
@@ -38,6 +39,19 @@ class FrozenLines(Collection[Line]):
 
     def __len__(self) -> int:
         return self._count
+
+    def of_team(self, team_id: int | None) -> FrozenLines:
+        return self._only(statement__team=team_id)
+
+    def adjustments(self) -> FrozenLines:
+        return self._only(kind=StatementLine.Kind.ADJUSTMENT)
+
+    def unpriced(self) -> int:
+        return self._rows.filter(state=PriceState.UNKNOWN).count()
+
+    def _only(self, **wanted: Any) -> FrozenLines:
+        rows = self._rows.filter(**wanted)
+        return FrozenLines(rows, rows.count(), self._places)
 
     def __contains__(self, line: object) -> bool:
         return any(line == one for one in self)

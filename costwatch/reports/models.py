@@ -77,7 +77,7 @@ class Closing(models.Model):
     unattributed = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
     sha256 = models.CharField(max_length=64)
     closed_at = models.DateTimeField()
-    closed_by = models.CharField(max_length=254)  # an address; empty: the command line
+    closed_by = models.CharField(max_length=254)  # a person's address; empty: a program did
 
     class Meta:
         constraints = [

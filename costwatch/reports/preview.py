@@ -1,6 +1,6 @@
 """What a change of assignment rules would move, in calls and money, before it is made.
 
-No month is closed yet, so all of what was used moves; what is computed here is what the pages show after the change.
+Of a closed month what moves becomes adjustments in the next one; everywhere else the pages show it right after the change.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from costwatch.attribution.rules import (
     without,
 )
 from costwatch.pricing.sources import MovedUse, moved_use
+from costwatch.reports.adjustments import in_force
 from costwatch.reports.sums import Sum, sum_of
 
 
@@ -40,6 +41,7 @@ class Moved:
 class MovedMonth:
     month: str  # 2026-11
     sum: Sum
+    is_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +106,8 @@ def _by_month(organization: Organization, rows: Iterable[MovedUse]) -> tuple[Mov
     by_month: dict[str, list[MovedUse]] = defaultdict(list)
     for row in rows:
         by_month[f"{row.month.astimezone(zone):%Y-%m}"].append(row)
-    return tuple(MovedMonth(name, sum_of(together)) for name, together in sorted(by_month.items()))
+    closed = set(in_force(organization).values_list("month__name", flat=True))
+    return tuple(
+        MovedMonth(name, sum_of(together), name in closed)
+        for name, together in sorted(by_month.items())
+    )

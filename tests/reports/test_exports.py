@@ -27,6 +27,7 @@ from costwatch.reports.chargeback import Chargeback, of_team
 from costwatch.reports.exports import csv, focus, json, parquet, pdf, xlsx
 from costwatch.reports.lines import Line
 from tests.reports.busy import EVIL, november
+from tests.skips import NO_FOCUS_VALIDATOR
 
 EXPORTS = (csv, json, xlsx, pdf, focus, parquet)
 
@@ -181,7 +182,7 @@ def test_the_official_validator_finds_no_failure_but_its_own(
     """COSTWATCH_FOCUS_VALIDATOR names the program in its own environment, of Python 3.12."""
     validator = os.environ.get("COSTWATCH_FOCUS_VALIDATOR")
     if not validator:
-        pytest.skip("COSTWATCH_FOCUS_VALIDATOR names no focus-validator")
+        pytest.skip(NO_FOCUS_VALIDATOR)
     for export, name in ((focus, "focus.csv"), (parquet, "focus.parquet")):
         (tmp_path / name).write_bytes(file_of(export, report))
         assert failures(validator, tmp_path / name, tmp_path / f"{name}.xml") == set(

@@ -113,7 +113,7 @@ def _edit(request: HttpRequest, scope: Scope, rule: AssignmentRule | None) -> Ht
         digest = _digest(wanted)
         if request.POST.get("previewed") == digest:
             _save(scope, form, before)
-            messages.success(request, "Saved, and applied to all months.")
+            messages.success(request, "Saved, and applied to all months that are not closed.")
             return redirect("sources-unattributed" if back else "sources-rules")
         context |= {
             "preview": preview_of_saving(scope.organization, form.instance),

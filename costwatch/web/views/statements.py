@@ -5,9 +5,10 @@ What a move will do is said on a page of its own before it is done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from django.contrib import messages
@@ -22,8 +23,8 @@ from costwatch.accounts.models import AuditEvent
 from costwatch.domain.periods import Period
 from costwatch.pricing import cost
 from costwatch.reports import close
-from costwatch.reports.chargeback import chargeback, of_team
-from costwatch.reports.lines import ADJUSTMENT, Line
+from costwatch.reports.chargeback import adjustments, chargeback, of_team
+from costwatch.reports.lines import Line
 from costwatch.reports.models import State
 from costwatch.reports.months import Standing, standing_of, standings
 from costwatch.web.months import Month, month_named, month_shown
@@ -86,7 +87,7 @@ def month(request: HttpRequest, scope: Scope) -> HttpResponse:
     shown = month_shown(request, scope.organization)
     standing = _standing(scope, shown)
     report = chargeback(scope.organization, shown.period)
-    adjustments, count = _first(line for line in report.lines if line.kind == ADJUSTMENT)
+    corrections = adjustments(report)
     return show(
         request,
         scope,
@@ -94,8 +95,8 @@ def month(request: HttpRequest, scope: Scope) -> HttpResponse:
         month=shown,
         standing=standing,
         report=report,
-        adjustments=adjustments,
-        adjustments_count=count,
+        adjustments=_first(corrections),
+        adjustments_count=len(corrections),
         files=FILES,
         next_name=_next_open(scope) if standing and not standing.closing else "",
     )
@@ -110,7 +111,7 @@ def statement(request: HttpRequest, scope: Scope) -> HttpResponse:
     report = of_team(chargeback(scope.organization, shown.period), team_id)
     if not report.teams:
         raise Http404
-    lines, count = _first(report.lines)
+    lines = _first(report.lines)
     return show(
         request,
         scope,
@@ -119,7 +120,7 @@ def statement(request: HttpRequest, scope: Scope) -> HttpResponse:
         report=report,
         owed=report.teams[0],
         lines=lines,
-        more=max(0, count - len(lines)),
+        more=len(report.lines) - len(lines),
         files=FILES,
         of_team=f"&team={asked}",
     )
@@ -187,11 +188,6 @@ def _team_id(text: str) -> int | None:
     return int(text)
 
 
-def _first(lines: Iterable[Line]) -> tuple[Sequence[Line], int]:
-    """As many as a page shows, and how many there are."""
-    shown, count = list[Line](), 0
-    for line in lines:
-        count += 1
-        if count <= _SHOWN_LINES:
-            shown.append(line)
-    return shown, count
+def _first(lines: Iterable[Line]) -> list[Line]:
+    """As many as a page shows."""
+    return list(islice(lines, _SHOWN_LINES))
