@@ -16,7 +16,7 @@ from costwatch.reports.exports.files import pieces_of
 CONTENT_TYPE = "application/vnd.apache.parquet"
 EXTENSION = "focus-1.2.parquet"
 
-_ROWS = 20_000  # of a row group, which is held at a time
+_ROWS = 5_000  # of a row group, which is held at a time
 _SCALE = 12
 _DIGITS = 38  # the most that readers take
 
