@@ -16,8 +16,10 @@ from costwatch.accounts.models import Team
 from costwatch.api.fields import TeamField, of_organization
 from costwatch.api.permissions import MayChangeMoney
 from costwatch.api.scope import OrganizationView
+from costwatch.attribution.models import Source
 from costwatch.budgets.evaluate import BudgetState, state_of
 from costwatch.budgets.models import (
+    LAST_START_DAY,
     MOST_ADDRESSES,
     MOST_THRESHOLDS,
     Budget,
@@ -61,14 +63,30 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         help_text="slug, with the teams below it; null: the whole organization",
     )
     amount = serializers.DecimalField(
-        20, 6, help_text="a month, in the organization's currency, above zero"
+        20, 6, help_text="a period, in the organization's currency, above zero"
     )
     thresholds = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=1000),
         min_length=1,
         max_length=MOST_THRESHOLDS,
         default=default_thresholds,
-        help_text="per cent; each is told once a month, of several crossed at once the highest",
+        help_text="per cent; each is told once a period, of several crossed at once the highest",
+    )
+    forecast_thresholds = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=1000),
+        max_length=MOST_THRESHOLDS,
+        default=list,
+        help_text="per cent, of what the period is expected to cost at its end",
+    )
+    # DRF's own `source` of a field is a path; here it is a column.
+    source = serializers.PrimaryKeyRelatedField(  # type: ignore[assignment]
+        queryset=Source.objects.none(), allow_null=True, default=None, help_text="id; null: all"
+    )
+    start_day = serializers.IntegerField(
+        min_value=1,
+        max_value=28,
+        default=1,
+        help_text="of a week 1 (Monday) to 7, of a month or a quarter 1 to 28",
     )
     addresses = serializers.ListField(
         child=serializers.EmailField(max_length=254),
@@ -84,16 +102,22 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "id",
             "name",
             "team",
+            "feature",
+            "model",
+            "provider",
+            "source",
             "amount",
             "currency",
             "period",
+            "start_day",
             "thresholds",
+            "forecast_thresholds",
             "addresses",
             "active",
             "created_at",
             "state",
         )
-        read_only_fields = ("id", "currency", "period", "created_at")
+        read_only_fields = ("id", "currency", "created_at")
 
     def get_fields(self) -> dict[str, Any]:
         return of_organization(super().get_fields(), self.context)
@@ -110,13 +134,26 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
     def validate_thresholds(self, thresholds: list[int]) -> list[int]:
         return sorted(set(thresholds))
 
+    def validate_forecast_thresholds(self, thresholds: list[int]) -> list[int]:
+        return sorted(set(thresholds))
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        before = self.instance
+        period = attrs.get("period", before.period if before else Budget.PeriodKind.MONTH)
+        start_day = attrs.get("start_day", before.start_day if before else 1)
+        if start_day > (last := LAST_START_DAY[period]):
+            raise serializers.ValidationError(
+                {"start_day": f"of a {period} expected 1 to {last}, found {start_day}"}
+            )
+        return attrs
+
 
 class BudgetsView(OrganizationView):
     permission_classes = [MayChangeMoney]
 
     @extend_schema(
         operation_id="budgets_list",
-        summary="All budgets, and where each stands this month",
+        summary="All budgets, and where each stands in its period",
         responses=inline_serializer("BudgetsPage", {"results": BudgetSerializer(many=True)}),
     )
     def get(self, request: Request) -> Response:
@@ -176,5 +213,7 @@ class BudgetView(OrganizationView):
 
 def _written(serializer: BudgetSerializer, sent: Any) -> dict[str, Any]:
     """Of what was sent what is saved, as it was understood, for the audit log."""
-    writable = ("name", "team", "amount", "thresholds", "addresses", "active")
-    return {name: serializer.data[name] for name in writable if name in sent}
+    mine = ("id", "currency", "created_at", "state")
+    return {
+        name: value for name, value in serializer.data.items() if name in sent and name not in mine
+    }

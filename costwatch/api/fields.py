@@ -9,6 +9,7 @@ from django.core.validators import ProhibitNullCharactersValidator
 from rest_framework import serializers
 
 from costwatch.accounts.models import IngestKey, Team
+from costwatch.attribution.models import Source
 
 
 class TeamField(serializers.SlugRelatedField[Team]):
@@ -27,4 +28,6 @@ def of_organization(fields: dict[str, Any], context: Mapping[str, Any]) -> dict[
             fields["team"].queryset = organization.teams.all()
         if "key" in fields:
             fields["key"].queryset = IngestKey.objects.filter(organization=organization)
+        if "source" in fields:
+            fields["source"].queryset = Source.objects.filter(organization=organization)
     return fields

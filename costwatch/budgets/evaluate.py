@@ -14,8 +14,11 @@ from costwatch.accounts.teams import team_subtree
 from costwatch.budgets.models import Alert, Budget, Delivery
 from costwatch.domain import money
 from costwatch.domain.forecast import RECENT_DAYS, Forecast, forecast
-from costwatch.domain.periods import Period, month_of
+from costwatch.domain.periods import Period, day_of, month_of, quarter_of, week_of
 from costwatch.pricing.cost import CostRow, Filters, costs, total
+
+# Usage of a period's last minutes is added after its end: so long it can still cross a threshold of that period.
+_LATE = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,21 @@ def state_of(budget: Budget, now: datetime) -> BudgetState:
 
 
 def period_of(budget: Budget, now: datetime) -> Period:
-    return month_of(now, budget.organization.time_zone)
+    """The period of a budget that a moment falls in, in its organization's time zone."""
+    zone = budget.organization.time_zone
+    match budget.period:
+        case Budget.PeriodKind.DAY:
+            return day_of(now, zone)
+        case Budget.PeriodKind.WEEK:
+            return week_of(now, zone, budget.start_day)
+        case Budget.PeriodKind.QUARTER:
+            return quarter_of(now, zone, budget.start_day)
+        case _:
+            return month_of(now, zone, budget.start_day)
 
 
 def spending(budget: Budget, period: Period) -> CostRow:
-    """What a budget's team and all below it used in a period; without a team, everybody and nobody."""
+    """What a budget's scope used in a period; without a team, everybody and nobody."""
     return total(budget.organization, period, _filters(budget))
 
 
@@ -62,35 +75,58 @@ def evaluate(organization_id: int, now: datetime) -> list[int]:
 
     Safe beside itself: an alert is a unique row, and whoever writes it also writes its deliveries, in one transaction.
     Where several thresholds of a budget are crossed at once, the highest is told and the lower ones are only noted.
+    A forecast is told only of thresholds that are not yet spent.
     """
     budgets = Budget.objects.filter(organization_id=organization_id, active=True)
     deliveries = []
     for budget in budgets.select_related("organization", "team"):
-        period = period_of(budget, now)
-        spent = spending(budget, period).cost
-        deliveries += _note(budget, period, spent, now)
+        for period in _open_periods(budget, now):
+            deliveries += _compare(budget, period, now)
     return deliveries
 
 
+def _open_periods(budget: Budget, now: datetime) -> list[Period]:
+    """The current period, after the one that has just ended if the budget was there before its end."""
+    current, before = period_of(budget, now), period_of(budget, now - _LATE)
+    return [before, current] if budget.created_at < before.end <= current.start else [current]
+
+
+def _compare(budget: Budget, period: Period, now: datetime) -> list[int]:
+    spent = spending(budget, period).cost
+    crossed = _crossed(budget, spent)
+    deliveries = _note(budget, period, crossed, {"spent": spent}, now)
+    if not budget.forecast_thresholds or now not in period:
+        return deliveries
+    if (expected := _forecast(budget, period, now)) is None:
+        return deliveries
+    ahead = _reached(budget, budget.forecast_thresholds, expected.expected)
+    ahead = tuple(t for t in ahead if spent * 100 < budget.amount * t)
+    figures = {"spent": spent, "expected": expected.expected}
+    return deliveries + _note(budget, period, ahead, figures, now)
+
+
 @transaction.atomic
-def _note(budget: Budget, period: Period, spent: Decimal, now: datetime) -> list[int]:
-    known = Alert.objects.filter(budget=budget, period_start=period.start)
-    told = set(known.values_list("threshold", flat=True))
+def _note(
+    budget: Budget,
+    period: Period,
+    crossed: tuple[int, ...],
+    figures: dict[str, Decimal],
+    now: datetime,
+) -> list[int]:
+    basis = Alert.Basis.FORECAST if "expected" in figures else Alert.Basis.ACTUAL
+    once = {
+        "budget": budget,
+        "period_start": period.start,
+        "period_end": period.end,
+        "basis": basis,
+    }
+    told = set(Alert.objects.filter(**once).values_list("threshold", flat=True))
+    facts = {"amount": budget.amount, "currency": budget.currency, "noticed_at": now, **figures}
     new = []
-    for threshold in _crossed(budget, spent):
+    for threshold in crossed:
         if threshold in told:
             continue
-        alert, made = Alert.objects.get_or_create(
-            budget=budget,
-            period_start=period.start,
-            threshold=threshold,
-            defaults={
-                "spent": spent,
-                "amount": budget.amount,
-                "currency": budget.currency,
-                "noticed_at": now,
-            },
-        )
+        alert, made = Alert.objects.get_or_create(**once, threshold=threshold, defaults=facts)
         new += [alert] if made else []
     return _address(budget, new[-1], now) if new else []
 
@@ -104,12 +140,22 @@ def _address(budget: Budget, alert: Alert, now: datetime) -> list[int]:
 
 
 def _crossed(budget: Budget, spent: Decimal) -> tuple[int, ...]:
+    return _reached(budget, budget.thresholds, spent)
+
+
+def _reached(budget: Budget, thresholds: list[int], cost: Decimal) -> tuple[int, ...]:
     # Compared without dividing: nothing is rounded over a threshold.
-    return tuple(t for t in sorted(set(budget.thresholds)) if spent * 100 >= budget.amount * t)
+    return tuple(t for t in sorted(set(thresholds)) if cost * 100 >= budget.amount * t)
 
 
 def _filters(budget: Budget) -> Filters:
-    return Filters(team_ids=team_subtree(budget.team)) if budget.team is not None else Filters()
+    return Filters(
+        team_ids=team_subtree(budget.team) if budget.team is not None else None,
+        feature=budget.feature,
+        model=budget.model,
+        provider=budget.provider,
+        source_id=budget.source_id,
+    )
 
 
 def _forecast(budget: Budget, period: Period, now: datetime) -> Forecast | None:

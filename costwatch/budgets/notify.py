@@ -12,8 +12,9 @@ from django.core.mail import EmailMultiAlternatives
 from django.db import transaction
 from django.template.loader import render_to_string
 
-from costwatch.budgets.models import Alert, Delivery
+from costwatch.budgets.models import Alert, Budget, Delivery
 from costwatch.domain import money
+from costwatch.domain.periods import Period, title_of
 
 _FIRST_PAUSE = timedelta(seconds=30)  # doubled after each attempt
 _LONGEST_PAUSE = timedelta(hours=1)
@@ -33,7 +34,9 @@ def deliver(delivery_id: int, now: datetime) -> None:
     """Try to send a delivery that is pending and due. Of two at a time one finds it locked and leaves it."""
     delivery = (
         Delivery.objects.select_for_update(skip_locked=True, of=("self",))
-        .select_related("alert__budget__organization", "alert__budget__team")
+        .select_related(
+            "alert__budget__organization", "alert__budget__team", "alert__budget__source"
+        )
         .filter(pk=delivery_id, state=Delivery.State.PENDING, next_attempt_at__lte=now)
         .first()
     )
@@ -106,16 +109,26 @@ def _context(alert: Alert) -> dict[str, object]:
     zone = ZoneInfo(budget.organization.time_zone)
     return {
         "budget": budget,
-        "who": budget.team.name if budget.team else budget.organization.name,
+        "who": scope_of(budget),
         "organization": budget.organization,
         "threshold": alert.threshold,
+        "ahead": alert.basis == Alert.Basis.FORECAST,
         "spent": f"{shown(alert.spent)} {alert.currency}",
+        "expected": f"{shown(alert.decisive)} {alert.currency}",
         "amount": f"{shown(alert.amount)} {alert.currency}",
-        "percent": f"{money.rounded(money.EXACT.divide(alert.spent * 100, alert.amount), 1)}",
-        "month": f"{alert.period_start.astimezone(zone):%B %Y}",
+        "percent": f"{money.rounded(money.EXACT.divide(alert.decisive * 100, alert.amount), 1)}",
+        "period": title_of(Period(alert.period_start, alert.period_end), zone.key),
         "noticed_at": f"{alert.noticed_at.astimezone(zone):%Y-%m-%d %H:%M %Z}",
         "url": f"{settings.COSTWATCH_URL}/budgets/",
     }
+
+
+def scope_of(budget: Budget) -> str:
+    """For people: whose or what cost a budget is about."""
+    who = budget.team.name if budget.team else budget.organization.name
+    narrowed = [budget.feature, budget.model, budget.provider]
+    source = budget.source.service_name or f"source {budget.source.pk}" if budget.source else ""
+    return ", ".join([who, *(name for name in [*narrowed, source] if name)])
 
 
 def shown(amount: Decimal) -> str:

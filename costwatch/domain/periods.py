@@ -55,11 +55,40 @@ def day_of(day: date | datetime, time_zone: str) -> Period:
     return Period(_midnight(first, time_zone), _midnight(first + timedelta(days=1), time_zone))
 
 
-def month_of(day: date | datetime, time_zone: str) -> Period:
-    """The whole calendar month in the time zone; of a moment, the month that it falls in there."""
-    first = _date(day, time_zone).replace(day=1)
-    following = (first + timedelta(days=31)).replace(day=1)
-    return Period(_midnight(first, time_zone), _midnight(following, time_zone))
+def week_of(day: date | datetime, time_zone: str, starts_on: int = 1) -> Period:
+    """The seven days in the time zone that begin at a weekday: 1 is Monday, 7 is Sunday."""
+    _expect(starts_on, 7)
+    there = _date(day, time_zone)
+    first = there - timedelta(days=(there.isoweekday() - starts_on) % 7)
+    return Period(_midnight(first, time_zone), _midnight(first + timedelta(days=7), time_zone))
+
+
+def month_of(day: date | datetime, time_zone: str, starts_on: int = 1) -> Period:
+    """The whole month in the time zone; of a moment, the month that it falls in there.
+
+    starts_on   its first day, 1 to 28; 1 is the calendar month.
+    """
+    return _months(_first_day(day, time_zone, starts_on), 1, time_zone)
+
+
+def quarter_of(day: date | datetime, time_zone: str, starts_on: int = 1) -> Period:
+    """Three months in the time zone, from that day of January, April, July or October on."""
+    first = _first_day(day, time_zone, starts_on)
+    return _months(_later(first, -((first.month - 1) % 3)), 3, time_zone)
+
+
+def title_of(period: Period, time_zone: str) -> str:
+    """For people: a day, a calendar month or quarter by its name, else the first and the last day."""
+    days = period.dates(time_zone)
+    first, last = days[0], days[-1]
+    for name, whole in (
+        (f"{first.day} {first:%B %Y}", day_of(first, time_zone)),
+        (f"{first:%B %Y}", month_of(first, time_zone)),
+        (f"Q{(first.month + 2) // 3} {first.year}", quarter_of(first, time_zone)),
+    ):
+        if whole == period:
+            return name
+    return f"{first.day} {first:%B %Y} to {last.day} {last:%B %Y}"
 
 
 def next_month(month: Period, time_zone: str) -> Period:
@@ -77,6 +106,27 @@ def name_of_month(month: Period, time_zone: str) -> str:
 def hour_of(moment: datetime) -> datetime:
     """The whole UTC hour in which a moment lies: what rollups, prices and rules are cut at."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def _first_day(day: date | datetime, time_zone: str, starts_on: int) -> date:
+    _expect(starts_on, 28)  # what every month has
+    there = _date(day, time_zone)
+    first = there.replace(day=starts_on)
+    return first if first <= there else _later(first, -1)
+
+
+def _months(first: date, months: int, time_zone: str) -> Period:
+    return Period(_midnight(first, time_zone), _midnight(_later(first, months), time_zone))
+
+
+def _later(first: date, months: int) -> date:
+    years, month = divmod(first.month - 1 + months, 12)
+    return first.replace(year=first.year + years, month=month + 1)
+
+
+def _expect(starts_on: int, last: int) -> None:
+    if not 1 <= starts_on <= last:
+        raise ValueError(f"first day {starts_on}: expected 1 to {last}")
 
 
 def _date(day: date | datetime, time_zone: str) -> date:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from costwatch.accounts.keys import MOST_KEYS, in_force
 from costwatch.accounts.models import MOST_CONTENT_DAYS, IngestKey, Organization, Team
-from costwatch.attribution.models import AssignmentRule
+from costwatch.attribution.models import AssignmentRule, Source
 from costwatch.attribution.rules import MOST_PRIORITY, MOST_RULES, check_hour
 from costwatch.budgets.models import Budget, default_thresholds
 from costwatch.domain.periods import Period, day_of
@@ -177,12 +177,17 @@ else:
 
 
 class BudgetForm(BudgetModelForm):
-    """A monthly budget; its currency is the organization's."""
+    """A budget; its currency is the organization's."""
 
     thresholds = PercentsField(
-        label="Thresholds, per cent",
-        help_text="Each is told once a month, with one mail to each address; of several crossed at once only the highest.",
+        label="Thresholds, per cent spent",
+        help_text="Each is told once a period, with one mail to each address; of several crossed at once only the highest.",
         error_messages={"required": "Give at least one, such as 80."},
+    )
+    forecast_thresholds = PercentsField(
+        required=False,
+        label="Thresholds, per cent expected",
+        help_text="Of what the period is expected to cost at its end, such as 100. Empty: none.",
     )
     addresses = AddressesField(
         required=False,
@@ -192,24 +197,48 @@ class BudgetForm(BudgetModelForm):
 
     class Meta:
         model = Budget
-        fields = ("name", "team", "amount", "thresholds", "addresses", "active")
-        labels = {"active": "Active"}
+        fields = (
+            "name",
+            "team",
+            "feature",
+            "model",
+            "provider",
+            "source",
+            "amount",
+            "period",
+            "start_day",
+            "thresholds",
+            "forecast_thresholds",
+            "addresses",
+            "active",
+        )
+        labels = {"active": "Active", "start_day": "First day"}
+        help_texts = {
+            "feature": "Empty: all features.",
+            "model": "As on the costs page. Empty: all models.",
+            "provider": "Empty: all providers.",
+            "start_day": "Of a week 1 (Monday) to 7; of a month or a quarter 1 to 28.",
+        }
         error_messages = {
             "name": {"required": "Give the budget a name, such as: Search, production."},
-            "amount": {"required": "Give the amount for a month, such as 250.00."},
+            "amount": {"required": "Give the amount for a period, such as 250.00."},
         }
 
     def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.instance.organization = organization
         self.instance.currency = organization.currency
-        self.fields["amount"].label = f"Amount a month, {organization.currency}"
+        self.fields["amount"].label = f"Amount a period, {organization.currency}"
         self.fields["amount"].widget.attrs["inputmode"] = "decimal"
         team = self.fields["team"]
         assert isinstance(team, forms.ModelChoiceField)
         team.queryset = organization.teams.all()
         team.empty_label = "the whole organization"
         team.help_text = "With the teams below it."
+        source = self.fields["source"]
+        assert isinstance(source, forms.ModelChoiceField)
+        source.queryset = Source.objects.filter(organization=organization).order_by("id")
+        source.empty_label = "all sources"
         if not self.instance.pk:
             self.initial.setdefault("thresholds", default_thresholds())
 

@@ -7,7 +7,8 @@ import pytest
 from costwatch.accounts.models import AuditEvent, Organization
 from costwatch.budgets.models import Budget
 from tests.api.conftest import Reader
-from tests.factories import TeamFactory
+from tests.factories import OrganizationFactory, TeamFactory
+from tests.pricing.usage import source
 
 
 def test_a_budget_is_made_read_changed_and_deleted(
@@ -47,6 +48,11 @@ def test_a_budget_is_made_read_changed_and_deleted(
         ({"name": "x", "amount": "1", "thresholds": []}, "thresholds"),
         ({"name": "x", "amount": "1", "thresholds": [0]}, "thresholds"),
         ({"name": "x", "amount": "1", "addresses": ["ann"]}, "addresses"),
+        ({"name": "x", "amount": "1", "period": "year"}, "period"),
+        ({"name": "x", "amount": "1", "period": "week", "start_day": 8}, "start_day"),
+        ({"name": "x", "amount": "1", "start_day": 29}, "start_day"),
+        ({"name": "x", "amount": "1", "forecast_thresholds": [0]}, "forecast_thresholds"),
+        ({"name": "x", "amount": "1", "source": 10**9}, "source"),
     ],
 )
 def test_what_can_not_be_a_budget_is_refused_by_field(
@@ -57,6 +63,28 @@ def test_what_can_not_be_a_budget_is_refused_by_field(
     assert status == 400
     assert list(said) == [field]
     assert not Budget.objects.exists()
+
+
+def test_a_source_of_another_organization_is_no_scope(
+    organization: Organization, finance: Reader
+) -> None:
+    foreign = source(OrganizationFactory())
+    status, said = finance.send(
+        "post", "budgets", {"name": "x", "amount": "1", "source": foreign.pk}
+    )
+    assert (status, list(said)) == (400, ["source"])
+
+
+def test_a_change_of_the_period_keeps_its_first_day_within_it(
+    organization: Organization, finance: Reader
+) -> None:
+    fields = {"name": "x", "amount": "1", "start_day": 15, "model": "gpt-4o"}
+    _, made = finance.send("post", "budgets", fields)
+    assert (made["period"], made["start_day"], made["model"]) == ("month", 15, "gpt-4o")
+    status, said = finance.send("patch", f"budgets/{made['id']}", {"period": "week"})
+    assert (status, list(said)) == (400, ["start_day"])
+    status, _ = finance.send("patch", f"budgets/{made['id']}", {"period": "week", "start_day": 7})
+    assert status == 200
 
 
 def test_what_only_costwatch_decides_is_not_taken_from_the_caller(

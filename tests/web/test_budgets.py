@@ -9,12 +9,15 @@ from django.urls import reverse
 
 from costwatch.accounts.models import AuditEvent, Membership, Organization
 from costwatch.budgets.models import Budget
-from tests.factories import MembershipFactory, TeamFactory
+from tests.factories import MembershipFactory, OrganizationFactory, TeamFactory
+from tests.pricing.usage import source
 from tests.web.conftest import client_of
 
 GOOD: dict[str, Any] = {
     "name": "Search",
     "amount": "250.50",
+    "period": "month",
+    "start_day": "1",
     "thresholds": "100, 50 80%",
     "addresses": "ann@example.org; bob@example.org",
     "active": "on",
@@ -52,6 +55,8 @@ def test_finance_makes_changes_and_deletes_a_budget_and_each_is_recorded(
         ("name", "", "Give the budget a name"),
         ("amount", "0", "above zero"),
         ("amount", "much", "Enter a number"),
+        ("start_day", "29", "expected 1 to 28, found 29"),
+        ("forecast_thresholds", "half", "“half” is no threshold"),
         ("thresholds", "", "Give at least one"),
         ("thresholds", "50, most", "“most” is no threshold"),
         ("addresses", "ann", "“ann” is no e-mail address"),
@@ -72,6 +77,24 @@ def test_a_team_of_somebody_else_is_no_choice(owner_client: Client) -> None:
     answer = owner_client.post(reverse("budget-create"), {**GOOD, "team": team.pk})
     assert answer.status_code == 400
     assert "Foreign team" not in answer.content.decode()
+
+
+def test_a_source_of_somebody_else_is_no_choice(owner_client: Client) -> None:
+    foreign = source(OrganizationFactory())
+    answer = owner_client.post(reverse("budget-create"), {**GOOD, "source": foreign.pk})
+    assert answer.status_code == 400
+    assert "source" in answer.context["form"].errors
+
+
+def test_a_budget_of_a_model_and_a_week_is_made_and_shown(owner_client: Client) -> None:
+    narrowed = {"model": "gpt-4o", "provider": "openai", "period": "week", "start_day": "7"}
+    owner_client.post(reverse("budget-create"), {**GOOD, **narrowed, "forecast_thresholds": "100"})
+    budget = Budget.objects.get()
+    assert (budget.model, budget.period, budget.start_day) == ("gpt-4o", "week", 7)
+    assert budget.forecast_thresholds == [100]
+    page = owner_client.get(reverse("budgets")).content.decode()
+    assert "gpt-4o, openai" in page
+    assert "a week" in page
 
 
 def test_the_list_says_which_budget_is_overspent_and_when_nothing_is_known(

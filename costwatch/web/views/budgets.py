@@ -23,7 +23,21 @@ from costwatch.web.forms import BudgetForm
 from costwatch.web.scope import Scope, record, show
 
 _SHOWN_ALERTS = 20
-_RECORDED = ("name", "team", "amount", "thresholds", "addresses", "active")
+_RECORDED = (
+    "name",
+    "team",
+    "feature",
+    "model",
+    "provider",
+    "source",
+    "amount",
+    "period",
+    "start_day",
+    "thresholds",
+    "forecast_thresholds",
+    "addresses",
+    "active",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,13 @@ class Standing:
             self.state.forecast is not None and self.state.forecast.expected > self.state.amount
         )
         return "warn" if beyond or self.state.crossed else "good"
+
+    @property
+    def scope(self) -> str:
+        """What narrows the budget beside its team, for people."""
+        budget = self.budget
+        source = f"source {budget.source_id}" if budget.source_id else ""
+        return ", ".join(filter(None, [budget.feature, budget.model, budget.provider, source]))
 
     @property
     def width(self) -> str:
@@ -66,7 +87,7 @@ def budgets_of_team(scope: Scope, team: Team, now: datetime) -> list[Standing]:
 
 def _budgets(scope: Scope) -> Any:
     return Budget.objects.filter(organization=scope.organization).select_related(
-        "team", "organization"
+        "team", "organization", "source"
     )
 
 
