@@ -5,7 +5,7 @@ import time
 from costwatch.budgets.models import Budget
 from costwatch.budgets.tasks import evaluate_budgets
 
-# Rollups may grow every second; what is not asked for within the pause, beat asks for within a minute.
+# Rollups may grow every second; what comes within the pause, beat asks for within 20 seconds.
 _PAUSE_SECONDS = 10.0
 _asked: dict[int, float] = {}
 

@@ -10,8 +10,9 @@ from costwatch.budgets.evaluate import evaluate
 from costwatch.budgets.models import Budget
 
 beat_schedule: dict[str, dict[str, Any]] = {
-    # Usage asks for this itself; the sweep finds what nobody asked for, and follows prices and rules that changed.
-    "evaluate-budgets": {"task": "budgets.evaluate_all", "schedule": 60.0},
+    # Usage asks for this itself; the sweep finds what came within the pause between two askings,
+    # and follows prices and rules that changed.
+    "evaluate-budgets": {"task": "budgets.evaluate_all", "schedule": 20.0},
     "deliver-due-alerts": {"task": "budgets.deliver_due", "schedule": 15.0},
 }
 
