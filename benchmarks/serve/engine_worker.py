@@ -19,7 +19,7 @@ from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
 from serving.engine.request import Progress, Request, SamplingParams
-from serving.weights import LoadedModel, load
+from serving.weights import load
 
 
 class Engines:
@@ -44,12 +44,14 @@ class Engines:
         if self._engine is None or self._kind != (scheme, prefix_cache):
             if self._engine is not None:
                 self._engine.stop()
-            self._engine, self._kind = self._new(scheme, prefix_cache), (scheme, prefix_cache)
+            self._engine = aside(lambda: self._new(scheme, prefix_cache))
+            self._kind = scheme, prefix_cache
         return self._engine
 
     def _new(self, scheme: str, prefix_cache: bool) -> Engine:
         source = self._source
-        loaded = aside(lambda: _loaded(source, scheme))
+        loaded = load(source.model, dtype=source.dtype, cache_dir=source.cache_dir)
+        prepare(loaded, scheme=scheme)
         config = EngineConfig(
             threads=source.threads,
             max_batch_requests=MAX_STREAMS,
@@ -58,12 +60,6 @@ class Engines:
         engine = Engine(loaded, config)
         engine.start()
         return engine
-
-
-def _loaded(source: Source, scheme: str) -> LoadedModel:
-    loaded = load(source.model, dtype=source.dtype, cache_dir=source.cache_dir)
-    prepare(loaded, scheme=scheme)
-    return loaded
 
 
 def _follow(progress: "queue.Queue[Progress]", requests: int, clock: Clock) -> dict[str, float]:

@@ -70,7 +70,9 @@ def _started(options: ServeOptions, at_the_end: contextlib.ExitStack) -> _Servin
         leader = _leader(options, at_the_end)
         loaded = aside(lambda: _load_part(options, leader))
         draft_model = aside(lambda: _draft_model(options, config))
-        engine = Engine(loaded, config, draft_model=draft_model, followers=leader)
+        engine = aside(
+            lambda: Engine(loaded, config, draft_model=draft_model, followers=leader)
+        )  # its cache is filled with zeros, by a team of threads
         embedder = aside(lambda: _load_embedder(options))
         _say("warming up …")
         at_the_end.callback(engine.stop)
