@@ -7,7 +7,7 @@ OTLP_PORT ?= 4318
 RUNTIME_PORT ?= 8100
 DATA ?= .data
 ARGS ?=
-# A file's tests stay together: many share a server or a model.
+# A file's tests stay together: many share a server or a model. The river's run whole stacks, and have the machine alone.
 SIDE_BY_SIDE ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 BIN := .venv/bin
@@ -21,7 +21,8 @@ up: env
 test: env
 	@tools/chromium.sh
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(ARGS),$(ARGS),--ignore tests/river)
+	$(if $(ARGS),,$(BIN)/python -m pytest tests/river)
 
 # Settings want a secret and a database's address; lint reads neither.
 lint: export COSTWATCH_SECRET_KEY := lint
