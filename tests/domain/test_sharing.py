@@ -67,16 +67,18 @@ def test_no_hour_gives_away_what_another_has(intervals: list[Interval]) -> None:
 
 
 @given(_INTERVALS, st.randoms())
-def test_the_order_in_which_calls_are_known_changes_a_nanosecond_at_most(
+def test_the_order_in_which_calls_are_known_changes_a_nanosecond_of_an_hour_at_most(
     intervals: list[Interval], random: st.randoms
 ) -> None:
     places = list(range(len(intervals)))
     random.shuffle(places)
     shuffled = in_model_shares([intervals[place] for place in places])
     right = in_model_shares(intervals)
-    assert sorted(shuffled) == sorted(right)
+    assert sum(shuffled) == sum(right)
     for place, ns in zip(places, shuffled, strict=True):
-        assert abs(ns - right[place]) <= 1
+        assert (
+            abs(ns - right[place]) <= 2
+        )  # in each of two hours, who of equals gets what is left over
 
 
 @given(_INTERVALS.filter(bool))
