@@ -5,7 +5,7 @@
 Four kinds of requests run together, and in every smaller company: each group's device time is measured, so what a request adds is
 known for every order in which they could have come. The table has, for each kind, its exact Shapley cost from these runs
 beside the charge (device_ns), and what leaving it out saves beside device_ns_marginal. Rounds interleave, medians are compared.
-Then throughput with attribution on and off, in turns. Prints Markdown; some minutes on two cores.
+Then throughput with attribution and telemetry (a span per request, sent to a receiver of its own process) and with neither, in turns. Prints Markdown; some minutes on two cores.
 """
 
 import argparse
@@ -15,9 +15,12 @@ import os
 import platform
 import queue
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
 from serving.engine.prepare import prepare
 from serving.engine.request import Finished, Progress, Request, SamplingParams
+from serving.server.spans import CallRecord, Device
+from serving.server.telemetry import Telemetry
 from serving.weights import LoadedModel, load
 
 # Prompt and answer, in tokens.
@@ -37,6 +42,25 @@ _KINDS: Mapping[str, tuple[int, int]] = {
     "long conversation, long answer": (512, 64),
 }
 _LOAD_REQUESTS = 16
+_RECEIVER = """
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
 Group = frozenset[str]
 
 
@@ -99,7 +123,12 @@ def _runs(loaded: LoadedModel, options: argparse.Namespace) -> dict[Group, list[
     return runs
 
 
-def _run(engine: Engine, names: Collection[str], sizes: Mapping[str, tuple[int, int]]) -> Ran:
+def _run(
+    engine: Engine,
+    names: Collection[str],
+    sizes: Mapping[str, tuple[int, int]],
+    telemetry: Telemetry | None = None,
+) -> Ran:
     progress: queue.Queue[Progress] = queue.Queue()
     before, began = engine.clock().attributed_ns, time.perf_counter()
     for number, name in enumerate(sorted(names)):
@@ -112,26 +141,68 @@ def _run(engine: Engine, names: Collection[str], sizes: Mapping[str, tuple[int, 
         news = progress.get()
         if news.finished is not None:
             finished[news.request_id] = news.finished
+            if telemetry is not None:
+                telemetry.record(_call(news.request_id, news.finished))
     wall_seconds = time.perf_counter() - began
     return Ran(engine.clock().attributed_ns - before, finished, wall_seconds)
 
 
 def _overheads(loaded: LoadedModel, options: argparse.Namespace) -> list[float]:
-    """Of each pair of runs, the part of the throughput that is lost with attribution; who goes first changes in turn."""
+    """Of each pair of runs, the part of the throughput that is lost by attribution and telemetry; who goes first
+    changes in turn."""
     sizes = {f"r{number}": (32, 48) for number in range(_LOAD_REQUESTS)}
     engines = {on: _engine(loaded, options, attribution=on) for on in (True, False)}
     try:
-        for engine in engines.values():
-            _run(engine, sizes, sizes)
-        lost = []
-        for number in range(options.overhead_rounds):
-            turn = (True, False) if number % 2 else (False, True)
-            seconds = {on: _run(engines[on], sizes, sizes).wall_seconds for on in turn}
-            lost.append(1 - seconds[False] / seconds[True])
+        with _telemetry(engines[True]) as telemetry:
+            sides = {True: (engines[True], telemetry), False: (engines[False], None)}
+            for engine, told in sides.values():
+                _run(engine, sizes, sizes, told)
+            lost = []
+            for number in range(options.overhead_rounds):
+                turn = (True, False) if number % 2 else (False, True)
+                seconds = {}
+                for on in turn:
+                    engine, told = sides[on]
+                    seconds[on] = _run(engine, sizes, sizes, told).wall_seconds
+                lost.append(1 - seconds[False] / seconds[True])
     finally:
         for engine in engines.values():
             engine.stop()
     return lost
+
+
+@contextmanager
+def _telemetry(engine: Engine) -> Iterator[Telemetry]:
+    """As the server's: spans in batches, the device's time now and then. Raises RuntimeError where spans are lost."""
+    receiver = subprocess.Popen([sys.executable, "-c", _RECEIVER], stdout=subprocess.PIPE)
+    try:
+        assert receiver.stdout is not None
+        port = int(receiver.stdout.readline())
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
+        telemetry = Telemetry([Device("cpu-0", "cpu", "cpu")], engine.clocks)
+        yield telemetry
+        if lost := telemetry.close().lost:
+            raise RuntimeError(f"{lost} spans were not sent")
+    finally:
+        receiver.kill()
+        receiver.wait()
+
+
+def _call(request_id: str, finished: Finished) -> CallRecord:
+    duration_ns = finished.finished_ns - finished.arrived_ns
+    return CallRecord(
+        operation="text_completion",
+        headers={},
+        arrived_unix_ns=time.time_ns() - duration_ns,
+        duration_ns=duration_ns,
+        asked=None,
+        response_id=request_id,
+        response_model="benchmark",
+        prompt_tokens=finished.prompt_tokens,
+        finished=(finished,),
+        error_type="",
+        error_message="",
+    )
 
 
 def shapley(value: Mapping[Group, float], players: Sequence[str]) -> dict[str, float]:
@@ -179,7 +250,7 @@ def _report(
             *rows,
             "",
             f"Charges lie {sum(off) / busy[everybody] / 2:.1%} of the device's time with the wrong request.",
-            f"Throughput lost to attribution: {mean:+.2%} ± {half:.2%} (95 %, {len(overheads)} pairs of {_LOAD_REQUESTS} requests).",
+            f"Throughput lost to attribution and telemetry: {mean:+.2%} ± {half:.2%} (95 %, {len(overheads)} pairs of {_LOAD_REQUESTS} requests).",
         ]
     )
 

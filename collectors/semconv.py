@@ -45,7 +45,7 @@ DEVICE_NS_ALONE = (
 )
 ENERGY_UJ = "costwatch.energy_uj"
 DEVICE_TYPE = "costwatch.device_type"  # "cpu", "NVIDIA H100 80GB HBM3", …
-ALLOCATION_METHOD = "costwatch.allocation_method"  # "measured" or "modelled"
+ALLOCATION_METHOD = "costwatch.allocation_method"  # "measured", "shared", or "modelled"
 QUEUE_NS = "costwatch.queue_ns"
 PREFILL_NS = "costwatch.prefill_ns"
 DECODE_NS = "costwatch.decode_ns"

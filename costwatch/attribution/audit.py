@@ -50,7 +50,7 @@ SELECT organization_id, NULL, NULL, NULL, 'device ' || device_id || ' ' || diffe
                sum(unattributed_ns) AS unattributed_ns, sum(idle_ns) AS idle_ns
           FROM attribution_devicestream GROUP BY 1, 2, 3) AS counted
   FULL JOIN (SELECT organization_id, device_id, device_type, sum(attributed_ns) AS attributed_ns,
-               sum(unattributed_ns) AS unattributed_ns, sum(idle_ns) AS idle_ns
+               sum(unattributed_ns) AS unattributed_ns, sum(told_idle_ns) AS idle_ns
           FROM attribution_capacityhour GROUP BY 1, 2, 3) AS kept USING (organization_id, device_id, device_type)
   CROSS JOIN LATERAL (VALUES
        ('attributed_ns', kept.attributed_ns, counted.attributed_ns),
@@ -58,6 +58,16 @@ SELECT organization_id, NULL, NULL, NULL, 'device ' || device_id || ' ' || diffe
        ('idle_ns', kept.idle_ns, counted.idle_ns)
   ) AS difference (name, kept, counted)
  WHERE coalesce(difference.kept, 0) <> coalesce(difference.counted, 0)
+UNION ALL
+SELECT organization_id, NULL, NULL, NULL, 'device ' || device_id || ' overlap_ns', kept.overlap_ns, counted.overlap_ns
+  FROM (SELECT organization_id, device_id,
+               sum(counted_unix_ns - started_unix_ns)
+               - (SELECT sum(upper(part) - lower(part))
+                    FROM unnest(range_agg(int8range(started_unix_ns, counted_unix_ns))) AS part) AS overlap_ns
+          FROM attribution_devicestream WHERE counted_unix_ns > started_unix_ns GROUP BY 1, 2) AS counted
+  JOIN (SELECT organization_id, device_id, sum(overlap_ns) AS overlap_ns
+          FROM attribution_capacityhour GROUP BY 1, 2) AS kept USING (organization_id, device_id)
+ WHERE kept.overlap_ns <> counted.overlap_ns
  ORDER BY 1, 5
 """
 # A call is counted once: one row in force, and every reversal the exact opposite of what it reverses.

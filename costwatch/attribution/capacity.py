@@ -3,18 +3,23 @@
 A runtime reports how long its device was attributed, busy for nobody, or idle since it began: cumulative figures,
 which may come twice or late. What is new since the last counted point is split over the hours that it covers, so
 that attributed + unattributed + idle is the wall time of each hour, to the nanosecond.
+
+Several runtimes may share a device. Each tells of its own time, so where their times overlap an hour is told more than
+once, and what one of them used is idle to the others. The overlap is taken off what they call idle: a device's hour is
+counted once, whoever tells of it and in whatever order. Where they claim more than passed, nothing is idle.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from django.db import connection
 
 from collectors import semconv
 from collectors.observation import DeviceTime, Refusal
 from costwatch.attribution.models import DeviceStream
-from costwatch.domain.allocation import share, split_by_hour
+from costwatch.domain.allocation import covered_ns, share, split_by_hour
 
 _STATES = (
     semconv.DEVICE_STATE_ATTRIBUTED,
@@ -23,17 +28,31 @@ _STATES = (
 )
 _CLOCKS_DIFFER_NS = 1_000_000_000
 _ADD = """
-INSERT INTO attribution_capacityhour
-       (organization_id, hour, device_id, device_type, wall_ns, attributed_ns, unattributed_ns, idle_ns)
-SELECT %(organization_id)s, hour, %(device_id)s, %(device_type)s,
-       attributed_ns + unattributed_ns + idle_ns, attributed_ns, unattributed_ns, idle_ns
+WITH grown AS (
+SELECT hour, coalesce(kept.attributed_ns, 0) + new.attributed_ns AS attributed_ns,
+       coalesce(kept.unattributed_ns, 0) + new.unattributed_ns AS unattributed_ns,
+       coalesce(kept.told_idle_ns, 0) + new.idle_ns AS told_idle_ns,
+       coalesce(kept.overlap_ns, 0) + new.overlap_ns AS overlap_ns
   FROM unnest(%(hours)s::timestamptz[], %(attributed)s::bigint[], %(unattributed)s::bigint[],
-              %(idle)s::bigint[]) AS grown (hour, attributed_ns, unattributed_ns, idle_ns)
+              %(idle)s::bigint[], %(overlap)s::bigint[])
+       AS new (hour, attributed_ns, unattributed_ns, idle_ns, overlap_ns)
+  LEFT JOIN (SELECT * FROM attribution_capacityhour
+              WHERE organization_id = %(organization_id)s AND device_id = %(device_id)s
+                AND device_type = %(device_type)s) AS kept USING (hour))
+INSERT INTO attribution_capacityhour
+       (organization_id, hour, device_id, device_type, wall_ns,
+        attributed_ns, unattributed_ns, idle_ns, told_idle_ns, overlap_ns)
+SELECT %(organization_id)s, hour, %(device_id)s, %(device_type)s,
+       attributed_ns + unattributed_ns + greatest(told_idle_ns - overlap_ns, 0),
+       attributed_ns, unattributed_ns, greatest(told_idle_ns - overlap_ns, 0), told_idle_ns, overlap_ns
+  FROM grown
 ON CONFLICT (organization_id, hour, device_id, device_type) DO UPDATE SET
-       wall_ns = attribution_capacityhour.wall_ns + excluded.wall_ns,
-       attributed_ns = attribution_capacityhour.attributed_ns + excluded.attributed_ns,
-       unattributed_ns = attribution_capacityhour.unattributed_ns + excluded.unattributed_ns,
-       idle_ns = attribution_capacityhour.idle_ns + excluded.idle_ns
+       wall_ns = excluded.wall_ns,
+       attributed_ns = excluded.attributed_ns,
+       unattributed_ns = excluded.unattributed_ns,
+       idle_ns = excluded.idle_ns,
+       told_idle_ns = excluded.told_idle_ns,
+       overlap_ns = excluded.overlap_ns
 """
 _UNSOUND = "device time whose states do not sum to the time since its start"
 _BACKWARDS = "device time that is less than what was counted of the same clock"
@@ -130,6 +149,7 @@ def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: Sequence[int]) -
     hours = split_by_hour(stream.counted_unix_ns, until_unix_ns)
     lengths = [length_ns for _, length_ns in hours]
     attributed, unattributed, idle = (share(total, lengths) for total in grown)
+    overlap = _overlaps(stream, until_unix_ns, lengths)
     with connection.cursor() as cursor:
         cursor.execute(
             _ADD,
@@ -141,5 +161,19 @@ def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: Sequence[int]) -
                 "attributed": attributed,
                 "unattributed": unattributed,
                 "idle": idle,
+                "overlap": overlap,
             },
         )
+
+
+def _overlaps(stream: DeviceStream, until_unix_ns: int, lengths: Sequence[int]) -> list[int]:
+    """Of each part of the time from what is counted on, how much of it other clocks of the device have told already."""
+    others = DeviceStream.objects.filter(
+        organization_id=stream.organization_id,
+        device_id=stream.device_id,
+        counted_unix_ns__gt=stream.counted_unix_ns,
+        started_unix_ns__lt=until_unix_ns,
+    ).exclude(pk=stream.pk)
+    told = list(others.values_list("started_unix_ns", "counted_unix_ns"))
+    edges = accumulate(lengths, initial=stream.counted_unix_ns)
+    return [covered_ns(told, start, end) for start, end in pairwise(edges)]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
+from django.db.models.functions import Greatest
 
 from costwatch.accounts.models import IngestKey, Organization
 
@@ -128,13 +129,23 @@ class DeviceStream(models.Model):
                 name="device_stream_unique",
             )
         ]
+        indexes = [
+            models.Index(
+                fields=["organization", "device_id", "counted_unix_ns"],
+                name="device_stream_by_time",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.device_id} of {self.service_name}"
 
 
 class CapacityHour(models.Model):
-    """A device's wall-clock time in an hour. attributed + unattributed + idle is the wall time, to the nanosecond."""
+    """A device's wall-clock time in an hour. attributed + unattributed + idle is the wall time, to the nanosecond.
+
+    Where several runtimes share a device, each of them tells of the same time, and what one used the others call idle:
+    overlap_ns was told before by another, and that much of told_idle_ns is not the device's.
+    """
 
     pk = models.CompositePrimaryKey("organization", "hour", "device_id", "device_type")
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, db_index=False)
@@ -145,13 +156,19 @@ class CapacityHour(models.Model):
     attributed_ns = models.BigIntegerField()
     unattributed_ns = models.BigIntegerField()
     idle_ns = models.BigIntegerField()
+    told_idle_ns = models.BigIntegerField()
+    overlap_ns = models.BigIntegerField(db_default=0)
 
     class Meta:
         constraints = [
             models.CheckConstraint(
                 condition=Q(wall_ns=F("attributed_ns") + F("unattributed_ns") + F("idle_ns")),
                 name="capacity_conserved",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(idle_ns=Greatest(F("told_idle_ns") - F("overlap_ns"), 0)),
+                name="capacity_idle_once",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -94,7 +94,7 @@ class Offering(models.Model):
     response_model = models.CharField(max_length=255)
     service_tier = models.CharField(max_length=64)
     device_type = models.CharField(max_length=255)  # empty for tokens bought from a provider
-    allocation_method = models.CharField(max_length=16)  # measured, modelled, or empty
+    allocation_method = models.CharField(max_length=16)  # measured, shared, modelled, or empty
 
     class Meta:
         constraints = [

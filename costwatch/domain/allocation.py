@@ -1,6 +1,6 @@
 """Splitting whole nanoseconds without losing one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 HOUR_NS = 3_600 * 1_000_000_000
@@ -21,6 +21,17 @@ def share(total: int, weights: Sequence[int]) -> list[int]:
     for i in by_remainder[: total - sum(shares)]:
         shares[i] += 1
     return shares
+
+
+def covered_ns(intervals: Iterable[tuple[int, int]], start: int, end: int) -> int:
+    """How much of [start, end) lies in at least one of the intervals [from, to)."""
+    covered, at = 0, start
+    for begun, ended in sorted(intervals):
+        begun, ended = max(begun, at), min(ended, end)
+        if begun < ended:
+            covered += ended - begun
+            at = ended
+    return covered
 
 
 def split_by_hour(start_unix_ns: int, end_unix_ns: int) -> list[tuple[datetime, int]]:

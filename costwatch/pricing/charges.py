@@ -33,7 +33,7 @@ class Item:
     service_tier: str  # as prices know it; empty is standard
     feature: str
     meter: str
-    method: str  # how device time was attributed: measured, modelled; empty: it is not device time
+    method: str  # how device time was attributed: measured, shared, modelled; empty: it is not device time
 
 
 @dataclass(frozen=True, slots=True)

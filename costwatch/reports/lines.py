@@ -55,7 +55,7 @@ class Line:
     cause: str  # of an adjustment: of StatementLine.Cause
     service_tier: str
     feature: str
-    method: str  # measured, modelled; empty: not device time
+    method: str  # measured, shared, modelled; empty: not device time
     unit_quantity: int | None  # that unit_price is for
     price_currency: str  # of unit_price; empty without one
 

@@ -45,6 +45,7 @@ class Bill:
     overrun_tokens: int = 0
     wasted_ns: int = 0
     energy_uj: int | None = None  # None where the device has no counter
+    on_shared_device: bool = False  # in any of its steps
 
     def charge(self, share: Share, part: Slice, accepted_drafts: int, *, is_overrun: bool) -> None:
         """Add a step's share. is_overrun: the answer had ended before the step did."""
@@ -150,5 +151,6 @@ class Answer:
             waste=bill.waste(),
             allocation_method=allocation_method,
             energy_uj=bill.energy_uj,
+            on_shared_device=bill.on_shared_device,
             error=self.error,
         )

@@ -9,8 +9,10 @@ window that follows. What a price got wrong is made up for by the next one, so n
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from serving.engine.neighbours import PARTS
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ _POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyBooks:
-    """Microjoules, whole: what was read is charged, idle, or left for the next window, to the last one."""
+    """Microjoules, whole: what was read is charged, idle, others', or left for the next window, to the last one."""
 
     def __init__(self, read_uj: Counter, now_ns: int) -> None:
         self._read_uj = read_uj
@@ -30,23 +32,32 @@ class EnergyBooks:
         self._price_uj_per_ns = 0.0
         self.charged_uj = 0
         self.idle_uj = 0
+        self.others_uj = 0
         self.left_uj = 0
 
-    def look(self, now_ns: int, busy_ns: int) -> None:
-        """busy_ns is the device's since the start. Reads the counter when a window is over."""
+    def look(
+        self, now_ns: int, busy_ns: int, parts: int = PARTS, *, is_shared: bool = False
+    ) -> None:
+        """busy_ns is the device's for us since the start. Reads the counter when a window is over.
+
+        parts        of a million, that are ours of what the device takes beyond its idle state
+        is_shared    others compute on it too, so that what it takes without us is not its idle state
+        """
         passed_ns = now_ns - self._last_ns
         if passed_ns < _WINDOW_NS:
             return
         reading_uj = self._read_uj()
         used_uj, worked_ns = reading_uj - self._last_uj, busy_ns - self._last_busy_ns
         self._last_uj, self._last_ns, self._last_busy_ns = reading_uj, now_ns, busy_ns
-        if worked_ns <= 0:
+        if worked_ns <= 0 and not is_shared:
             self._learn_idle(used_uj / passed_ns)
         idle_uj = used_uj
-        if worked_ns > 0:
+        if worked_ns > 0 or is_shared:
             idle_uj = min(used_uj, round((self._idle_uj_per_ns or 0.0) * passed_ns))
+        ours_uj = (used_uj - idle_uj) * parts // PARTS if worked_ns > 0 else 0
         self.idle_uj += idle_uj
-        self.left_uj += used_uj - idle_uj
+        self.others_uj += used_uj - idle_uj - ours_uj
+        self.left_uj += ours_uj
         if worked_ns > 0:
             self._price_uj_per_ns = max(self.left_uj / worked_ns, 0.0)
 
@@ -63,12 +74,12 @@ class EnergyBooks:
         self._idle_uj_per_ns = uj_per_ns if before is None else min(before, uj_per_ns)
 
 
-def find_counter(device_type: str, devices: int = 1) -> Counter | None:
-    """The counter of the first `devices` GPUs ("cuda") or of all CPU packages ("cpu"). None where it is missing or may not
-    be read, and where other programs compute on the same GPU: the counter can't tell whose energy it was."""
+def find_counter(device_type: str, gpu_ids: Sequence[str] = ()) -> Counter | None:
+    """The counter of these GPUs ("cuda") or of all CPU packages ("cpu"). None where it is missing or may not be read, as of
+    a part of a GPU (MIG): only the whole has one."""
     try:
         is_gpu = device_type == "cuda"
-        counter = _nvml_counter(devices) if is_gpu else _powercap_counter(_POWERCAP)
+        counter = _nvml_counter(gpu_ids) if is_gpu else _powercap_counter(_POWERCAP)
         if counter is not None:
             counter()
     except Exception as reason:  # NVML has an error class for each of its codes
@@ -96,15 +107,12 @@ def _powercap_counter(folder: Path) -> Counter | None:
     return read_uj
 
 
-def _nvml_counter(devices: int) -> Counter | None:
+def _nvml_counter(gpu_ids: Sequence[str]) -> Counter:
+    """Raises NVMLError."""
     import pynvml  # of the package nvidia-ml-py, which the extra "gpu" installs
 
     pynvml.nvmlInit()
-    gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(devices)]
-    others = sum(len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)) - 1 for gpu in gpus)
-    if others > 0:
-        logger.info("no energy is told: %d other programs compute on our GPUs", others)
-        return None
+    gpus = [pynvml.nvmlDeviceGetHandleByUUID(gpu_id) for gpu_id in gpu_ids]
     return lambda: sum(int(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) * 1_000 for gpu in gpus)
 
 

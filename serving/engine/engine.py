@@ -5,6 +5,7 @@ Engine         start, submit, cancel, between_steps, clock, stats, stop
 """
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,10 @@ from serving.engine.config import EngineConfig
 from serving.engine.cores import read_cores
 from serving.engine.energy import find_counter
 from serving.engine.errands import Done, Errand
+from serving.engine.gpus import gpu_ids
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
+from serving.engine.neighbours import ask_the_driver
 from serving.engine.pace import Allow, Deadline, IsAtRisk, Pace, no_deadline, no_limit
 from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (
@@ -119,6 +122,7 @@ class Engine:
         )
         work_model = WorkModel()
         devices = 1 if followers is None else followers.ranks
+        gpus = gpu_ids(loaded.model.device, devices)
         self._loop = StepLoop(
             Scheduler(
                 pool,
@@ -136,7 +140,8 @@ class Engine:
             targets=config.targets,
             drafting=config.speculation is not None,
             attribution=config.attribution,
-            read_energy_uj=find_counter(loaded.model.device.type, devices),
+            read_energy_uj=find_counter(loaded.model.device.type, gpus),
+            who_else=ask_the_driver(gpus, _our_pids(followers)),
             devices=devices,
         )
         self._loaded = loaded
@@ -305,8 +310,8 @@ class Engine:
             self._loop.begin_work()
         outcome = errand.attempt()
         with self._wake:
-            device_ns, energy_uj = self._loop.settle_errand()
-        errand.done.set_result(Done(device_ns, energy_uj, outcome))
+            charge = self._loop.settle_errand()
+        errand.done.set_result(Done(charge, outcome))
 
     def _next_errand(self) -> Errand[Any] | None:
         """The oldest that somebody still waits for."""
@@ -399,6 +404,10 @@ class Engine:
             with self._wake:
                 self._loop.settle_warm_up(step, result)
         self._loop.work_model.fit()
+
+
+def _our_pids(followers: Followers | None) -> set[int]:
+    return {os.getpid(), *([] if followers is None else followers.pids)}
 
 
 def _check_vocabulary(loaded: LoadedModel, draft_model: Decoder) -> None:

@@ -3,7 +3,8 @@
 The engine does it on its own thread between two steps. Nothing else computes then, so its time is its own, and it is
 charged as the time of a step is.
 
-    Done      what came of an errand, and what it cost
+    Charge    what an errand cost
+    Done      what came of it, too
     Errand    work that waits for its turn
 """
 
@@ -16,11 +17,19 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Generic[Result]):
-    """outcome is what the work returned, or what it raised. energy_uj None: the device has no counter."""
+class Charge:
+    """energy_uj None: the device has no counter."""
 
     device_ns: int
     energy_uj: int | None
+    on_shared_device: bool = False  # other programs used it meanwhile; see neighbours.py
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[Result]):
+    """outcome is what the work returned, or what it raised."""
+
+    charge: Charge
     outcome: Result | Exception
 
     def result(self) -> Result:
@@ -42,4 +51,4 @@ class Errand(Generic[Result]):
             return error
 
 
-__all__ = ["Done", "Errand"]
+__all__ = ["Charge", "Done", "Errand"]

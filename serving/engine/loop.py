@@ -16,6 +16,8 @@ from serving.engine.admission import Limits, check
 from serving.engine.answer import Answer, Matcher, OnProgress, Vocabulary
 from serving.engine.device_time import DeviceTime
 from serving.engine.energy import Counter, EnergyBooks
+from serving.engine.errands import Charge
+from serving.engine.neighbours import Ask, Neighbours, nobody_else
 from serving.engine.request import (
     DeviceClock,
     FinishReason,
@@ -105,6 +107,7 @@ class StepLoop:
         drafting: bool = False,
         attribution: bool = True,
         read_energy_uj: Counter | None = None,
+        who_else: Ask = nobody_else,
         devices: int = 1,
     ) -> None:
         self.scheduler = scheduler
@@ -122,6 +125,7 @@ class StepLoop:
         self._devices = devices
         self._time = DeviceTime(now_ns(), time.time_ns(), devices)
         self._energy = read_energy_uj and EnergyBooks(read_energy_uj, now_ns())
+        self._neighbours = Neighbours(who_else, now_ns())
         self._under_way = 0
 
     def submit(
@@ -212,20 +216,21 @@ class StepLoop:
         self._under_way += 1
         return now_ns
 
-    def settle_errand(self) -> tuple[int, int | None]:
-        """The work that began is over: the device's nanoseconds and microjoules that it is charged, whatever it gave."""
+    def settle_errand(self) -> Charge:
+        """The work that began is over: what it is charged, whatever it gave."""
         self._under_way -= 1
-        device_ns = self._time.believable(None, self._now_ns())
-        charged_ns, energy_uj = self._charge_errand(device_ns)
+        device_ns = self._neighbours.ours(self._time.believable(None, self._now_ns()))
+        charge = self._charge_errand(device_ns)
         self._look()
-        return charged_ns, energy_uj
+        return charge
 
-    def _charge_errand(self, device_ns: int) -> tuple[int, int | None]:
+    def _charge_errand(self, device_ns: int) -> Charge:
         if not self._attribution:
             self._leave_unattributed(device_ns)
-            return 0, None
+            return Charge(0, None)
         self._time.attribute_to_first(device_ns)
-        return device_ns, None if self._energy is None else self._energy.charge(device_ns)
+        energy_uj = None if self._energy is None else self._energy.charge(device_ns)
+        return Charge(device_ns, energy_uj, on_shared_device=self._neighbours.is_shared)
 
     def begin_warm_up(self, slices: Sequence[Slice]) -> Step:
         return Step(slices, self.begin_work())
@@ -233,14 +238,15 @@ class StepLoop:
     def settle_preparation(self) -> None:
         """What was done since the step began was for nobody, and no step that teaches anything."""
         self._under_way -= 1
-        self._leave_unattributed(self._time.believable(None, self._now_ns()))
+        passed_ns = self._time.believable(None, self._now_ns())
+        self._leave_unattributed(self._neighbours.ours(passed_ns))
         self._look()
 
     def settle_warm_up(self, step: Step, result: StepResult) -> None:
         """A step for nobody: its time is unattributed, and what it teaches about steps is kept."""
         self._under_way -= 1
         device_ns = self._time.believable(result.device_ns, self._now_ns())
-        self._leave_unattributed(device_ns)
+        self._leave_unattributed(self._neighbours.ours(device_ns))
         self.work_model.observe(device_ns, _works(step.slices).values(), anchor=True)
         self._look()
 
@@ -258,8 +264,11 @@ class StepLoop:
     def _look(self) -> int:
         now_ns = self._now_ns()
         self._time.look(now_ns, is_idle=not self._under_way)
+        near = self._neighbours
+        near.look(now_ns)
         if self._energy is not None:
-            self._energy.look(now_ns, self._time.busy_of_all_ns)
+            busy_ns = self._time.busy_of_all_ns
+            self._energy.look(now_ns, busy_ns, near.parts, is_shared=near.is_shared)
         return now_ns
 
     def _leave_unattributed(self, device_ns: int) -> None:
@@ -269,6 +278,7 @@ class StepLoop:
 
     def _charge(self, answer: Answer, part: Slice, share: Share, accepted_drafts: int) -> None:
         answer.bill.charge(share, part, accepted_drafts, is_overrun=answer.is_over)
+        answer.bill.on_shared_device |= self._neighbours.is_shared
         if self._energy is not None:
             before_uj = answer.bill.energy_uj or 0
             answer.bill.energy_uj = before_uj + self._energy.charge(share.device_ns)
@@ -293,12 +303,13 @@ class StepLoop:
         self._under_way -= 1
         self.totals.steps += 1
         believed_ns = self._time.believable(device_ns, self._now_ns())
+        ours_ns = self._neighbours.ours(believed_ns)
         if not self._attribution:
-            self._leave_unattributed(believed_ns)
+            self._leave_unattributed(ours_ns)
             return {part.request_id: NOTHING for part in step.slices}
-        self._time.attribute(believed_ns)
+        self._time.attribute(ours_ns)
         works = _works(step.slices)
-        shares = attribute(believed_ns * self._devices, works, self.work_model.coefficients)
+        shares = attribute(ours_ns * self._devices, works, self.work_model.coefficients)
         if device_ns is not None:
             self.work_model.observe(believed_ns, works.values())
         return shares

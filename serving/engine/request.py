@@ -159,6 +159,9 @@ class Finished:
         ""  # how device_ns was shared out, and by which version of the work model
     )
     energy_uj: int | None = None  # None where the device has no counter
+    on_shared_device: bool = (
+        False  # other programs used the GPU, and device_ns is our part by the driver's count
+    )
     error: str = ""
 
 

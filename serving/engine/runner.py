@@ -25,6 +25,10 @@ class Followers(Protocol):
     def ranks(self) -> int:
         """How many they are with this one, each with a device."""
 
+    @property
+    def pids(self) -> Sequence[int]:
+        """Of the others' processes."""
+
     def when_lost(self, tell: Callable[[str], None]) -> None:
         """tell is called once, from any thread, when a rank is gone and nothing can be computed any more."""
 

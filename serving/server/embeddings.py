@@ -143,12 +143,15 @@ class _Bill:
         self.scheduled_ns: int | None = None
         self.tokens = self.device_ns = 0
         self.energy_uj: int | None = None
+        self.on_shared_device = False
         self.reason, self.error = FinishReason.CANCELLED, ""
 
     def charge(self, done: Done[Any]) -> None:
-        self.device_ns += done.device_ns
-        if done.energy_uj is not None:
-            self.energy_uj = (self.energy_uj or 0) + done.energy_uj
+        charge = done.charge
+        self.device_ns += charge.device_ns
+        self.on_shared_device |= charge.on_shared_device
+        if charge.energy_uj is not None:
+            self.energy_uj = (self.energy_uj or 0) + charge.energy_uj
 
     def finished(self) -> Finished:
         return Finished(
@@ -166,6 +169,7 @@ class _Bill:
             request_repeated=False,
             allocation_method=_METHOD,
             energy_uj=self.energy_uj,
+            on_shared_device=self.on_shared_device,
             error=self.error,
         )
 

@@ -18,6 +18,7 @@ import torch
 from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
+from serving.engine.gpus import gpu_ids
 from serving.engine.prepare import device_for, prepare
 from serving.engine.request import EngineFailed
 from serving.models.decoder import Decoder
@@ -195,17 +196,17 @@ def served_model(loaded: LoadedModel, engine: Engine, name: str) -> Served:
 def devices_of(loaded: LoadedModel, ranks: int = 1) -> list[Device]:
     """What computes: one for each rank that has a part of the model."""
     if loaded.model.device.type == "cuda":
+        names = gpu_ids(loaded.model.device, ranks)
         first = loaded.model.device.index or 0
-        return [_gpu(first + rank) for rank in range(ranks)]
+        return [_gpu(first + rank, name) for rank, name in enumerate(names)]
     return [
         Device(id=f"{platform.node()}/cpu-{rank}", type="cpu", hw_type="cpu")
         for rank in range(ranks)
     ]
 
 
-def _gpu(index: int) -> Device:
-    properties = torch.cuda.get_device_properties(index)
-    return Device(id=f"GPU-{properties.uuid}", type=properties.name, hw_type="gpu")
+def _gpu(index: int, name: str) -> Device:
+    return Device(id=name, type=torch.cuda.get_device_name(index), hw_type="gpu")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ Attribute = str | bool | int | float | tuple[str, ...]
 
 _WHO_PAYS = (semconv.TEAM, semconv.FEATURE, semconv.CUSTOMER)
 MEASURED = "measured"
+SHARED = "shared"  # measured on a GPU that other programs used, ours by the driver's count
 
 
 class Asked(Protocol):
@@ -153,10 +154,14 @@ def _costs(call: CallRecord, device: Device) -> dict[str, Attribute | None]:
         semconv.DEVICE_NS_ALONE: sum(each.device_ns_alone for each in call.finished),
         semconv.ENERGY_UJ: _energy_uj(call.finished),
         semconv.DEVICE_TYPE: device.type,
-        semconv.ALLOCATION_METHOD: MEASURED,
+        semconv.ALLOCATION_METHOD: _method(call.finished),
         semconv.PREFIX_REPEATED_TOKENS: sum(map(_repeated_and_computed, call.finished)),
         semconv.REQUEST_REPEATED: all(each.request_repeated for each in call.finished),
     }
+
+
+def _method(finished: tuple[Finished, ...]) -> str:
+    return SHARED if any(each.on_shared_device for each in finished) else MEASURED
 
 
 def _energy_uj(finished: tuple[Finished, ...]) -> int | None:

@@ -11,6 +11,7 @@ from hypothesis.extra.django import TestCase
 from collectors.observation import Decoded, DeviceTime
 from costwatch.accounts.models import IngestKey, Organization
 from costwatch.attribution import ingest
+from costwatch.attribution.audit import differences
 from costwatch.attribution.models import CapacityHour
 from tests.factories import NOON, OrganizationFactory, ingest_key, unix_ns
 
@@ -101,6 +102,42 @@ def test_time_of_the_future_or_before_what_is_kept_is_refused(
     assert totals(key.organization_id) == (0, 0, 0, 0)
 
 
+def clock(name: str, begun_s: int, elapsed_s: int, attributed_s: int) -> list[DeviceTime]:
+    """One runtime's clock of the GPU that it shares with others."""
+    start, end = BEGUN_NS + begun_s * SECOND_NS, BEGUN_NS + (begun_s + elapsed_s) * SECOND_NS
+    states = {"attributed": attributed_s, "unattributed": 0, "idle": elapsed_s - attributed_s}
+    return [
+        DeviceTime("runtime", name, "GPU-1", "H100", state, start, end, value_s * SECOND_NS)
+        for state, value_s in states.items()
+    ]
+
+
+def test_an_hour_of_a_device_that_two_runtimes_share_is_one_hour(key: IngestKey) -> None:
+    send(key, clock("a", 0, 1800, 600))
+    send(key, clock("b", 600, 1200, 900))
+    assert totals(key.organization_id) == tuple(n * SECOND_NS for n in (1800, 1500, 0, 300))
+
+
+def test_runtimes_that_claim_more_than_passed_leave_no_idle_time_and_keep_what_they_claim(
+    key: IngestKey,
+) -> None:
+    send(key, clock("a", 0, 1000, 800))
+    send(key, clock("b", 0, 1000, 700))
+    assert totals(key.organization_id) == tuple(n * SECOND_NS for n in (1500, 1500, 0, 0))
+
+
+def test_the_audit_recounts_how_often_a_shared_device_was_told_of(transactional_db: None) -> None:
+    key = ingest_key(OrganizationFactory())
+    for name, begun_s in (("a", 0), ("b", 600), ("c", 1200), ("later", 9000)):
+        send(key, clock(name, begun_s, 3000, 600))
+    assert not list(differences())
+    hour = CapacityHour.objects.filter(overlap_ns__gt=0)[0]
+    CapacityHour.objects.filter(organization=key.organization, hour=hour.hour).update(
+        overlap_ns=hour.overlap_ns - 1, idle_ns=hour.idle_ns + 1, wall_ns=hour.wall_ns + 1
+    )
+    assert [each.name for each in differences()] == ["device GPU-1 overlap_ns"]
+
+
 class Conserved(TestCase):
     @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
@@ -133,3 +170,40 @@ class Conserved(TestCase):
         wall = last[0].time_unix_ns - BEGUN_NS
         values = [time.value_ns for time in last]
         assert totals(key.organization_id) == (wall, *values)
+
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 8000),  # when a runtime begins, in seconds
+                st.lists(
+                    st.tuples(st.integers(1, 3000), st.integers(0, 400)), min_size=1, max_size=3
+                ),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        st.randoms(use_true_random=False),
+    )
+    def test_a_shared_device_has_as_many_hours_as_passed_in_whatever_order_they_are_told(
+        self, runtimes: list[tuple[int, list[tuple[int, int]]]], chance: object
+    ) -> None:
+        key = ingest_key(OrganizationFactory())
+        readings, seconds, attributed = [], set[int](), 0
+        for place, (begun, steps) in enumerate(runtimes):
+            elapsed = busy = 0
+            for length, busy_of_it in steps:
+                elapsed += length
+                busy += min(busy_of_it, length)
+                readings.append(clock(f"runtime {place}", begun, elapsed, busy))
+            seconds |= set(range(begun, begun + elapsed))
+            attributed += busy
+        chance.shuffle(readings)  # type: ignore[attr-defined]
+        for one in readings:
+            send(key, one)
+        hours = CapacityHour.objects.filter(organization=key.organization)
+        overlap = sum(hour.overlap_ns for hour in hours)
+        told = sum(hour.attributed_ns + hour.told_idle_ns for hour in hours)
+        assert told - overlap == len(seconds) * SECOND_NS
+        assert sum(hour.attributed_ns for hour in hours) == attributed * SECOND_NS
+        assert all(hour.idle_ns == max(hour.told_idle_ns - hour.overlap_ns, 0) for hour in hours)

@@ -35,6 +35,10 @@ class Gpu:
 class Library:
     """What NvmlDevices is given in place of the module pynvml."""
 
+    NVMLError = pynvml.NVMLError
+    NVML_SUCCESS = pynvml.NVML_SUCCESS
+    NVML_ERROR_NOT_FOUND = pynvml.NVML_ERROR_NOT_FOUND
+
     def __init__(self, *gpus: Gpu) -> None:
         self.gpus = list(gpus)
         self.failure: type[pynvml.NVMLError] | None = None  # of the whole driver
@@ -71,6 +75,8 @@ class Library:
             if gpu.failure:
                 raise gpu.failure()
             return gpu
+        if function == "nvmlDeviceGetHandleByUUID":
+            return next(gpu for gpu in self.gpus if gpu.uuid == arguments[0])
         gpu = arguments[0]
         if gpu.failure:
             raise gpu.failure()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from serving.engine.admission import Limits
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Step, StepLoop, StepResult
+from serving.engine.neighbours import Ask, nobody_else
 from serving.engine.request import Objective, Progress, Request, SamplingParams
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.slices import COMING, DRAFT, Slice
@@ -124,6 +125,7 @@ def a_loop(
     propose: Propose = no_drafts,
     devices: int = 1,
     targets: Targets = NOTHING_PROMISED,
+    who_else: Ask = nobody_else,
 ) -> StepLoop:
     pool = BlockPool(blocks, block_tokens, sharing=sharing)
     scheduler = Scheduler(
@@ -143,6 +145,7 @@ def a_loop(
         drafting=drafting,
         devices=devices,
         targets=targets,
+        who_else=who_else,
     )
 
 
@@ -202,8 +205,7 @@ class Driver:
             deliver(self.loop.settle_step(step, wait()))
         self.loop.begin_work()
         self.runner.clock.ns += takes_ns
-        charged_ns, _ = self.loop.settle_errand()
-        return charged_ns
+        return self.loop.settle_errand().device_ns
 
     def _launch(self) -> tuple[Step, Callable[[], StepResult]] | None:
         step = self.loop.begin_step()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.engine.energy import EnergyBooks, _powercap_counter, find_counter
+from serving.engine.neighbours import PARTS
 
 SECOND = 1_000_000_000
 windows = st.lists(
@@ -14,6 +15,7 @@ windows = st.lists(
         st.integers(0, 10**9),  # µJ of the window
         st.lists(st.integers(0, SECOND), max_size=4),  # device time of its requests
         st.integers(1, 3 * SECOND),  # how long it is
+        st.sampled_from([(PARTS, False), (PARTS // 3, True), (0, True)]),  # whose the device is
     ),
     max_size=30,
 )
@@ -28,21 +30,24 @@ class FakeCounter:
 
 
 @given(windows)
-def test_no_microjoule_is_lost_or_charged_twice(windows: list[tuple[int, list[int], int]]) -> None:
+def test_no_microjoule_is_lost_or_charged_twice(
+    windows: list[tuple[int, list[int], int, tuple[int, bool]]],
+) -> None:
     counter = FakeCounter()
     books, now_ns, busy_ns, charged = EnergyBooks(counter, 0), 0, 0, 0
-    for energy_uj, works, length_ns in windows:
+    for energy_uj, works, length_ns, (parts, is_shared) in windows:
         now_ns += length_ns
         for device_ns in works:
             charged += books.charge(device_ns)
             busy_ns += device_ns
         counter.uj += energy_uj
-        books.look(now_ns, busy_ns)
+        books.look(now_ns, busy_ns, parts, is_shared=is_shared)
         assert books.charged_uj == charged
-        assert books.idle_uj >= 0
+        assert min(books.idle_uj, books.others_uj) >= 0
     now_ns += SECOND
     books.look(now_ns, busy_ns)
-    assert books.charged_uj + books.idle_uj + books.left_uj == counter.uj - 12_345
+    read_uj = books.charged_uj + books.idle_uj + books.others_uj + books.left_uj
+    assert read_uj == counter.uj - 12_345
 
 
 def test_what_the_device_takes_idle_is_nobodys() -> None:
@@ -60,6 +65,20 @@ def test_what_the_device_takes_idle_is_nobodys() -> None:
     assert books.charge(SECOND // 2) == pytest.approx(100_000_000, rel=0.01)
 
 
+def test_what_others_make_the_device_take_is_theirs() -> None:
+    counter = FakeCounter()
+    books = EnergyBooks(counter, 0)
+    counter.uj += 50_000_000  # 50 W, nobody doing anything
+    books.look(SECOND, 0)
+    counter.uj += 350_000_000  # they compute, and we don't
+    books.look(2 * SECOND, 0, is_shared=True)
+    assert (books.idle_uj, books.others_uj, books.left_uj) == (100_000_000, 300_000_000, 0)
+    counter.uj += 350_000_000  # both do, each half of the time
+    books.look(3 * SECOND, SECOND // 2, PARTS // 2, is_shared=True)
+    assert (books.others_uj, books.left_uj) == (450_000_000, 150_000_000)
+    assert books.charge(SECOND // 2) == 150_000_000
+
+
 def test_a_counter_that_wraps_around_goes_on(tmp_path: Path) -> None:
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
@@ -75,4 +94,4 @@ def test_a_counter_that_wraps_around_goes_on(tmp_path: Path) -> None:
 
 def test_a_machine_without_a_counter_tells_no_energy(tmp_path: Path) -> None:
     assert _powercap_counter(tmp_path) is None
-    assert find_counter("cuda") is None
+    assert find_counter("cuda", ["GPU-1"]) is None

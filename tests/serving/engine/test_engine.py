@@ -156,8 +156,8 @@ def test_work_between_steps_takes_turns_with_them_and_changes_no_answer(
     assert {each.result() for each in done} == {"engine"}
     assert answers.tokens("r") == reference_answer(tiny_reference, prompt, 24)
     assert seen == sorted(set(seen)), "a step came between any two"
-    assert min(each.device_ns for each in done) >= 2_000_000
-    charged_ns = answers.finished("r").device_ns + sum(each.device_ns for each in done)
+    assert min(each.charge.device_ns for each in done) >= 2_000_000
+    charged_ns = answers.finished("r").device_ns + sum(each.charge.device_ns for each in done)
     assert clock.attributed_ns == charged_ns
 
 
@@ -165,7 +165,7 @@ def test_work_between_steps_that_fails_is_charged_and_harms_nobody(tiny: LoadedM
     with an_engine(tiny) as engine:
         done = engine.between_steps(lambda: 1 // 0).result(20)
         assert len(ask(engine, [[5, 6, 7]], [greedy()])[0]) == 24
-    assert done.device_ns > 0
+    assert done.charge.device_ns > 0
     with pytest.raises(ZeroDivisionError):
         done.result()
 

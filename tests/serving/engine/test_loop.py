@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine.loop import StepLoop
+from serving.engine.neighbours import Use
 from serving.engine.request import (
     EngineOverloaded,
     FinishReason,
@@ -97,7 +98,7 @@ moves = st.lists(
     | st.tuples(st.just("fail"))
     | st.tuples(st.just("step"), st.integers(1, 5))
     | st.tuples(st.just("errand"), st.integers(0, 10_000))
-    | st.tuples(st.just("wait"), st.integers(0, 10_000)),
+    | st.tuples(st.just("wait"), st.integers(0, 10_000) | st.just(1_000_000_000)),
     max_size=40,
 )
 
@@ -118,6 +119,7 @@ def guess(state: RequestState) -> Sequence[int]:
     st.booleans(),
     st.sampled_from([no_drafts, guess, DeviceDrafts(3)]),
     st.integers(1, 3),
+    st.sampled_from([(), (Use(0.0, 2),), (Use(None, 1), Use(0.000_000_3, 1))]),
 )
 def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
     moves: list[tuple],
@@ -128,6 +130,7 @@ def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
     sharing: bool,
     propose: Propose,
     devices: int,
+    uses: Sequence[Use],
 ) -> None:
     bench = Bench(
         overlaps=overlaps,
@@ -138,6 +141,7 @@ def test_no_request_block_or_nanosecond_is_lost_under_any_schedule(
         sharing=sharing,
         propose=propose,
         devices=devices,
+        who_else=lambda: uses,
     )
     asked: dict[str, Request] = {}
     for number, (move, *arguments) in enumerate(moves):
@@ -306,6 +310,19 @@ def test_work_between_steps_is_charged_what_it_took_and_teaches_nothing_about_st
     assert bench.loop.clocks()[0].attributed_ns == before + step_ns + 5_000
     bench.run()
     assert bench.listener.tokens("r") == answer((5, 6, 7), 8)
+
+
+def test_a_request_beside_another_program_pays_for_our_turns_and_says_so() -> None:
+    bench = Bench(who_else=lambda: [Use(0.0, 1)])
+    bench.submit(a_request("alone", max_tokens=2))
+    bench.run()
+    bench.clock.ns += 1_000_000_000
+    bench.submit(a_request("beside", max_tokens=2))
+    bench.run()
+    alone, beside = (bench.listener.seen[name][-1].finished for name in ("alone", "beside"))
+    assert (alone.on_shared_device, beside.on_shared_device) == (False, True)
+    assert beside.device_ns == alone.device_ns // 2
+    bench.check()
 
 
 def test_a_device_that_claims_more_time_than_passed_is_not_believed() -> None:

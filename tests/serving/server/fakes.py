@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from serving.engine.accounting import ModelErrors, WorkModelStats
-from serving.engine.errands import Done, Errand
+from serving.engine.errands import Charge, Done, Errand
 from serving.engine.request import (
     Constraint,
     ConstraintKind,
@@ -275,7 +275,7 @@ class FakeEngine:
         with self._lock:
             device_ns = time.monotonic_ns() - began_ns
             self._attributed_ns += device_ns
-        errand.done.set_result(Done(device_ns, None, outcome))
+        errand.done.set_result(Done(Charge(device_ns, None), outcome))
 
     def _has_something_to_do(self) -> bool:
         has_work = bool(self._errands) or bool(self._work and self._steps_allowed)
