@@ -39,6 +39,7 @@ from collectors.otlp import MAX_UNIX_NS, parse, refusals
 _DEVICE_STATES = (
     semconv.DEVICE_STATE_ATTRIBUTED,
     semconv.DEVICE_STATE_UNATTRIBUTED,
+    semconv.DEVICE_STATE_BUSY,
     semconv.DEVICE_STATE_IDLE,
 )
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE

@@ -113,6 +113,7 @@ class Observation:
     device_ns_alone: int | None = None
     energy_uj: int | None = None
     device_type: str = ""
+    device_ids: str = ""  # of all devices that the runtime computes on, apart by spaces
     allocation_method: str = ""
     prefix_repeated_tokens: int | None = None
     request_repeated: bool | None = None

@@ -72,6 +72,7 @@ DEVICE_TIME = "costwatch.device.time"  # unit ns
 DEVICE_STATE = "costwatch.device.state"
 DEVICE_STATE_ATTRIBUTED = "attributed"  # split over requests
 DEVICE_STATE_UNATTRIBUTED = "unattributed"  # busy for nobody: loading, warm-up
+DEVICE_STATE_BUSY = "busy"  # for whomever, as one sees it who watches the device
 DEVICE_STATE_IDLE = "idle"
 HW_ID = "hw.id"
 HW_TYPE = "hw.type"  # "gpu", "cpu"

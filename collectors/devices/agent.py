@@ -13,6 +13,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from collectors import semconv
 from collectors.devices.announce import Announced
+from collectors.devices.busy import BusyTimes
 from collectors.devices.cpu import CpuDevices
 from collectors.devices.metrics import encode
 from collectors.devices.nvml import NvmlDevices
@@ -44,10 +45,12 @@ def send_until(
 ) -> None:
     """Send a reading now, at every interval until `stop` is set, and one then: a counter's last value counts."""
     started_unix_ns = time.time_ns()
+    busy_times = BusyTimes(interval_seconds)
 
     def send() -> None:
-        reading = devices.sample()
-        exporter.export(encode(reading, resource, started_unix_ns, time.time_ns()))
+        reading, now_unix_ns = devices.sample(), time.time_ns()
+        busy = busy_times.add(reading.samples, now_unix_ns)
+        exporter.export(encode(reading, resource, started_unix_ns, now_unix_ns, busy))
 
     due_seconds = time.monotonic()
     send()

@@ -22,6 +22,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from collectors import semconv
+from collectors.devices.busy import BusyTime
 from collectors.devices.gpu import THROTTLE_REASONS
 from collectors.devices.samples import DeviceSample, Gap, ProcessSample, Reading
 
@@ -46,7 +47,11 @@ class _Instrument:
 
 
 def encode(
-    reading: Reading, resource: Resource, started_unix_ns: int, time_unix_ns: int
+    reading: Reading,
+    resource: Resource,
+    started_unix_ns: int,
+    time_unix_ns: int,
+    busy_times: Iterable[BusyTime] = (),
 ) -> MetricsData:
     """One point for each value that was read at `time_unix_ns`; nothing for what was not.
 
@@ -55,6 +60,7 @@ def encode(
     made = [
         *(_of_devices(each, reading, started_unix_ns, time_unix_ns) for each in _INSTRUMENTS),
         _of_gaps(reading, started_unix_ns, time_unix_ns),
+        _of_time(busy_times),
     ]
     metrics = [metric for metric in made if metric.data.data_points]
     scopes = [ScopeMetrics(_SCOPE, metrics, "")] if metrics else []
@@ -73,6 +79,24 @@ def _of_devices(instrument: _Instrument, reading: Reading, started_ns: int, time
 def _of_gaps(reading: Reading, started_ns: int, time_ns: int) -> Metric:
     points = [NumberDataPoint(_missing(gap), started_ns, time_ns, 1) for gap in reading.gaps]
     return _metric(semconv.DEVICE_NOT_SAMPLED, "1", _Kind.LEVEL, points)
+
+
+def _of_time(busy_times: Iterable[BusyTime]) -> Metric:
+    points = [
+        NumberDataPoint(
+            {**_identity(each.sample), semconv.DEVICE_STATE: state},
+            each.started_unix_ns,
+            each.seen_unix_ns,
+            ns,
+        )
+        for each in busy_times
+        if each.seen_unix_ns > each.started_unix_ns
+        for state, ns in (
+            (semconv.DEVICE_STATE_BUSY, each.busy_ns),
+            (semconv.DEVICE_STATE_IDLE, each.idle_ns),
+        )
+    ]
+    return _metric(semconv.DEVICE_TIME, "ns", _Kind.COUNTER, points)
 
 
 def _metric(name: str, unit: str, kind: _Kind, points: list[NumberDataPoint]) -> Metric:

@@ -39,6 +39,7 @@ _RESOURCE_NAMES = {
     "deployment.environment": Row("environment", 1, text, False),
     # What a runtime that does not know it itself is told by OTEL_RESOURCE_ATTRIBUTES.
     semconv.DEVICE_TYPE: Row("device_type", 0, text, False),
+    semconv.HW_ID: Row("device_ids", 0, text, False),
 }
 _RESOURCE_ROWS = {name: row for name, row in ROWS.items() if row.is_tag} | _RESOURCE_NAMES
 

@@ -301,6 +301,7 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
     ("device_ns_alone", natural, (semconv.DEVICE_NS_ALONE,)),
     ("energy_uj", natural, (semconv.ENERGY_UJ,)),
     ("device_type", text, (semconv.DEVICE_TYPE,)),
+    ("device_ids", text, (semconv.HW_ID,)),
     ("allocation_method", text, (semconv.ALLOCATION_METHOD,)),
     ("prefix_repeated_tokens", natural, (semconv.PREFIX_REPEATED_TOKENS,)),
     ("request_repeated", flag, (semconv.REQUEST_REPEATED,)),

@@ -44,18 +44,20 @@ SELECT organization_id, hour, source_id, offering_id,
  WHERE coalesce(kept.calls, 0) <> coalesce(counted.calls, 0)
  ORDER BY 1, 2, 3, 4, 5
 """
-_CAPACITY = """
+_STATES = {
+    "told_attributed_ns": "attributed_ns",
+    "told_unattributed_ns": "unattributed_ns",
+    "observed_busy_ns": "busy_ns",
+    "told_idle_ns": "idle_ns",
+}
+_CAPACITY = f"""
 SELECT organization_id, NULL, NULL, NULL, 'device ' || device_id || ' ' || difference.name, difference.kept, difference.counted
-  FROM (SELECT organization_id, device_id, device_type, sum(attributed_ns) AS attributed_ns,
-               sum(unattributed_ns) AS unattributed_ns, sum(idle_ns) AS idle_ns
+  FROM (SELECT organization_id, device_id, device_type, {", ".join(f"sum({of_one}) AS {of_one}" for of_one in _STATES.values())}
           FROM attribution_devicestream GROUP BY 1, 2, 3) AS counted
-  FULL JOIN (SELECT organization_id, device_id, device_type, sum(attributed_ns) AS attributed_ns,
-               sum(unattributed_ns) AS unattributed_ns, sum(told_idle_ns) AS idle_ns
+  FULL JOIN (SELECT organization_id, device_id, device_type, {", ".join(f"sum({name}) AS {name}" for name in _STATES)}
           FROM attribution_capacityhour GROUP BY 1, 2, 3) AS kept USING (organization_id, device_id, device_type)
   CROSS JOIN LATERAL (VALUES
-       ('attributed_ns', kept.attributed_ns, counted.attributed_ns),
-       ('unattributed_ns', kept.unattributed_ns, counted.unattributed_ns),
-       ('idle_ns', kept.idle_ns, counted.idle_ns)
+       {", ".join(f"('{name}', kept.{name}, counted.{of_one})" for name, of_one in _STATES.items())}
   ) AS difference (name, kept, counted)
  WHERE coalesce(difference.kept, 0) <> coalesce(difference.counted, 0)
 UNION ALL

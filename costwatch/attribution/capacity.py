@@ -1,61 +1,73 @@
 """Device clocks → capacity of hours.
 
-A runtime reports how long its device was attributed, busy for nobody, or idle since it began: cumulative figures,
-which may come twice or late. What is new since the last counted point is split over the hours that it covers, so
-that attributed + unattributed + idle is the wall time of each hour, to the nanosecond.
+A runtime reports how long its device was attributed, busy for nobody, or idle since it began; an agent that watches
+devices reports how long each was busy, for whomever, or idle. Cumulative figures, which may come twice or late. What is
+new since the last counted point is split over the hours that it covers, so that the states of an hour are its wall
+time, to the nanosecond.
 
-Several runtimes may share a device. Each tells of its own time, so where their times overlap an hour is told more than
-once, and what one of them used is idle to the others. The overlap is taken off what they call idle: a device's hour is
-counted once, whoever tells of it and in whatever order. Where they claim more than passed, nothing is idle.
+Several may tell of one device. Each tells of its own time, so where their times overlap an hour is told more than
+once, and what one of them used is idle to the others. The overlap is told apart: a device's hour is counted once,
+whoever tells of it and in whatever order (CapacityHour says how).
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from datetime import timedelta
 from itertools import accumulate, pairwise
 
 from django.db import connection
 
 from collectors import semconv
 from collectors.observation import DeviceTime, Refusal
+from costwatch.attribution import modelled
 from costwatch.attribution.models import DeviceStream
 from costwatch.domain.allocation import covered_ns, share, split_by_hour
 
-_STATES = (
-    semconv.DEVICE_STATE_ATTRIBUTED,
-    semconv.DEVICE_STATE_UNATTRIBUTED,
-    semconv.DEVICE_STATE_IDLE,
-)
 _CLOCKS_DIFFER_NS = 1_000_000_000
 _ADD = """
-WITH grown AS (
-SELECT hour, coalesce(kept.attributed_ns, 0) + new.attributed_ns AS attributed_ns,
-       coalesce(kept.unattributed_ns, 0) + new.unattributed_ns AS unattributed_ns,
-       coalesce(kept.told_idle_ns, 0) + new.idle_ns AS told_idle_ns,
-       coalesce(kept.overlap_ns, 0) + new.overlap_ns AS overlap_ns
-  FROM unnest(%(hours)s::timestamptz[], %(attributed)s::bigint[], %(unattributed)s::bigint[],
-              %(idle)s::bigint[], %(overlap)s::bigint[])
-       AS new (hour, attributed_ns, unattributed_ns, idle_ns, overlap_ns)
-  LEFT JOIN (SELECT * FROM attribution_capacityhour
-              WHERE organization_id = %(organization_id)s AND device_id = %(device_id)s
-                AND device_type = %(device_type)s) AS kept USING (hour))
-INSERT INTO attribution_capacityhour
-       (organization_id, hour, device_id, device_type, wall_ns,
-        attributed_ns, unattributed_ns, idle_ns, told_idle_ns, overlap_ns)
-SELECT %(organization_id)s, hour, %(device_id)s, %(device_type)s,
-       attributed_ns + unattributed_ns + greatest(told_idle_ns - overlap_ns, 0),
-       attributed_ns, unattributed_ns, greatest(told_idle_ns - overlap_ns, 0), told_idle_ns, overlap_ns
-  FROM grown
+INSERT INTO attribution_capacityhour AS kept
+       (organization_id, hour, device_id, device_type,
+        told_attributed_ns, told_unattributed_ns, observed_busy_ns, told_idle_ns, overlap_ns)
+SELECT %(organization_id)s, hour, %(device_id)s, %(device_type)s, attributed_ns, unattributed_ns, busy_ns, idle_ns, overlap_ns
+  FROM unnest(%(hours)s::timestamptz[], %(attributed_ns)s::bigint[], %(unattributed_ns)s::bigint[],
+              %(busy_ns)s::bigint[], %(idle_ns)s::bigint[], %(overlap_ns)s::bigint[])
+       AS grown (hour, attributed_ns, unattributed_ns, busy_ns, idle_ns, overlap_ns)
 ON CONFLICT (organization_id, hour, device_id, device_type) DO UPDATE SET
-       wall_ns = excluded.wall_ns,
-       attributed_ns = excluded.attributed_ns,
-       unattributed_ns = excluded.unattributed_ns,
-       idle_ns = excluded.idle_ns,
-       told_idle_ns = excluded.told_idle_ns,
-       overlap_ns = excluded.overlap_ns
+       told_attributed_ns = kept.told_attributed_ns + excluded.told_attributed_ns,
+       told_unattributed_ns = kept.told_unattributed_ns + excluded.told_unattributed_ns,
+       observed_busy_ns = kept.observed_busy_ns + excluded.observed_busy_ns,
+       told_idle_ns = kept.told_idle_ns + excluded.told_idle_ns,
+       overlap_ns = kept.overlap_ns + excluded.overlap_ns
 """
 _UNSOUND = "device time whose states do not sum to the time since its start"
 _BACKWARDS = "device time that is less than what was counted of the same clock"
+
+
+@dataclass(frozen=True, slots=True)
+class _States:
+    """Nanoseconds in each; who knows whose the time is has no busy_ns, who watches only has nothing else but idle."""
+
+    attributed_ns: int = 0
+    unattributed_ns: int = 0
+    busy_ns: int = 0
+    idle_ns: int = 0
+
+    def each(self) -> dict[str, int]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def since(self, before: "_States") -> "_States":
+        earlier = before.each()
+        return _States(**{name: ns - earlier[name] for name, ns in self.each().items()})
+
+
+# Which states a clock has, together: with one of them missing nothing can be conserved.
+_RUNTIMES = {
+    semconv.DEVICE_STATE_ATTRIBUTED: "attributed_ns",
+    semconv.DEVICE_STATE_UNATTRIBUTED: "unattributed_ns",
+    semconv.DEVICE_STATE_IDLE: "idle_ns",
+}
+_WATCHERS = {semconv.DEVICE_STATE_BUSY: "busy_ns", semconv.DEVICE_STATE_IDLE: "idle_ns"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +77,13 @@ class _Point:
     stream: tuple[str, str, str, int]  # instance, device, device type, begun
     service_name: str
     time_unix_ns: int
-    attributed_ns: int
-    unattributed_ns: int
-    idle_ns: int
+    states: _States
 
     @property
     def is_sound(self) -> bool:
         """The states are the time since the device's clock began, but for what clocks differ by."""
         elapsed_ns = self.time_unix_ns - self.stream[3]
-        states_ns = self.attributed_ns + self.unattributed_ns + self.idle_ns
+        states_ns = sum(self.states.each().values())
         return abs(states_ns - elapsed_ns) <= _CLOCKS_DIFFER_NS + elapsed_ns // 100
 
 
@@ -86,12 +96,12 @@ def count(organization_id: int, times: Iterable[DeviceTime]) -> list[Refusal]:
     for point in sorted(_points(times), key=lambda point: point.time_unix_ns):
         wrong = _count_point(organization_id, point) if point.is_sound else _UNSOUND
         if wrong:
-            refused[wrong] += len(_STATES)
+            refused[wrong] += len(_WATCHERS if point.states.busy_ns else _RUNTIMES)
     return [Refusal(reason, points) for reason, points in refused.items()]
 
 
 def _points(times: Iterable[DeviceTime]) -> list[_Point]:
-    """Points with all three states; one without the others can't be conserved, and the next one has them."""
+    """Points with all their states; of one that lacks some, the next one has them."""
     by_moment: dict[tuple[tuple[str, str, str, int], int], dict[str, DeviceTime]] = defaultdict(
         dict
     )
@@ -99,15 +109,18 @@ def _points(times: Iterable[DeviceTime]) -> list[_Point]:
         stream = (time.instance_id, time.device_id, time.device_type, time.start_unix_ns)
         by_moment[stream, time.time_unix_ns][time.state] = time
     return [
-        _Point(
-            stream,
-            next(iter(states.values())).service_name,
-            moment,
-            *(states[state].value_ns for state in _STATES),
-        )
-        for (stream, moment), states in by_moment.items()
-        if all(state in states for state in _STATES)
+        _Point(stream, next(iter(told.values())).service_name, moment, states)
+        for (stream, moment), told in by_moment.items()
+        if (states := _whole({state: time.value_ns for state, time in told.items()}))
     ]
+
+
+def _whole(told: dict[str, int]) -> _States | None:
+    """None where a state is missing."""
+    for names in (_RUNTIMES, _WATCHERS):
+        if told.keys() == names.keys():
+            return _States(**{name: told[state] for state, name in names.items()})
+    return None
 
 
 def _count_point(organization_id: int, point: _Point) -> str:
@@ -122,48 +135,41 @@ def _count_point(organization_id: int, point: _Point) -> str:
             "service_name": point.service_name[:255],
             "device_type": device_type[:255],
             "counted_unix_ns": started,
-            "attributed_ns": 0,
-            "unattributed_ns": 0,
-            "idle_ns": 0,
+            **_States().each(),
         },
     )
     if point.time_unix_ns <= stream.counted_unix_ns:
         return ""  # sent again, or overtaken by a later one that includes it
-    grown = (
-        point.attributed_ns - stream.attributed_ns,
-        point.unattributed_ns - stream.unattributed_ns,
-        point.idle_ns - stream.idle_ns,
-    )
-    if min(grown) < 0:
+    before = _States(**{name: getattr(stream, name) for name in _States().each()})
+    grown = point.states.since(before)
+    if min(grown.each().values()) < 0:
         return _BACKWARDS
     _add_hours(stream, point.time_unix_ns, grown)
     stream.counted_unix_ns = point.time_unix_ns
-    stream.attributed_ns = point.attributed_ns
-    stream.unattributed_ns = point.unattributed_ns
-    stream.idle_ns = point.idle_ns
+    for name, ns in point.states.each().items():
+        setattr(stream, name, ns)
     stream.save()
     return ""
 
 
-def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: Sequence[int]) -> None:
-    hours = split_by_hour(stream.counted_unix_ns, until_unix_ns)
-    lengths = [length_ns for _, length_ns in hours]
-    attributed, unattributed, idle = (share(total, lengths) for total in grown)
-    overlap = _overlaps(stream, until_unix_ns, lengths)
+def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: _States) -> None:
+    parts = split_by_hour(stream.counted_unix_ns, until_unix_ns)
+    hours, lengths = [hour for hour, _ in parts], [length_ns for _, length_ns in parts]
     with connection.cursor() as cursor:
         cursor.execute(
             _ADD,
             {
                 "organization_id": stream.organization_id,
-                "hours": [hour for hour, _ in hours],
+                "hours": hours,
                 "device_id": stream.device_id,
                 "device_type": stream.device_type,
-                "attributed": attributed,
-                "unattributed": unattributed,
-                "idle": idle,
-                "overlap": overlap,
+                **{name: share(ns, lengths) for name, ns in grown.each().items()},
+                "overlap_ns": _overlaps(stream, until_unix_ns, lengths),
             },
         )
+    if grown.busy_ns:
+        # Calls of runtimes that do not measure share it; those that began in the hour before, too.
+        modelled.mark(stream.organization_id, hours[0] - timedelta(hours=1), hours[-1])
 
 
 def _overlaps(stream: DeviceStream, until_unix_ns: int, lengths: Sequence[int]) -> list[int]:

@@ -11,11 +11,12 @@ models.py names them, so that Django finds them.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
+from django.db.models.expressions import Combinable, Expression
 from django.db.models.functions import Greatest
 
 from costwatch.accounts.models import IngestKey, Organization
@@ -108,6 +109,35 @@ class LatencyHour(models.Model):
         return f"{self.hour:%Y-%m-%d %H} {self.measure} {self.bucket}: {self.calls}"
 
 
+_NONE = Value(0, output_field=models.BigIntegerField())
+_ATTRIBUTED = F("told_attributed_ns") + F("modelled_ns")
+# What the device was busy with beyond what anybody accounts for: other programs, or work that runtimes don't tell of.
+_UNATTRIBUTED = Greatest(
+    F("told_unattributed_ns"),
+    F("observed_busy_ns") - F("told_attributed_ns") - F("modelled_ns"),
+    output_field=models.BigIntegerField(),
+)
+_PASSED = (
+    F("told_attributed_ns")
+    + F("told_unattributed_ns")
+    + F("observed_busy_ns")
+    + F("told_idle_ns")
+    - F("overlap_ns")
+)
+# Where they claim more than passed, nothing is idle.
+_IDLE = Greatest(
+    _PASSED - _ATTRIBUTED - _UNATTRIBUTED, _NONE, output_field=models.BigIntegerField()
+)
+
+
+def _follows(expression: Combinable) -> models.GeneratedField:
+    return models.GeneratedField(
+        expression=cast(Expression, expression),
+        output_field=models.BigIntegerField(),
+        db_persist=True,
+    )
+
+
 class DeviceStream(models.Model):
     """How far one process's clock of one device has been counted into CapacityHour."""
 
@@ -121,6 +151,7 @@ class DeviceStream(models.Model):
     attributed_ns = models.BigIntegerField()
     unattributed_ns = models.BigIntegerField()
     idle_ns = models.BigIntegerField()
+    busy_ns = models.BigIntegerField(db_default=0)  # of a watcher's, which knows not whose it is
 
     class Meta:
         constraints = [
@@ -141,10 +172,17 @@ class DeviceStream(models.Model):
 
 
 class CapacityHour(models.Model):
-    """A device's wall-clock time in an hour. attributed + unattributed + idle is the wall time, to the nanosecond.
+    """A device's wall-clock time in an hour, from all who tell of it (see capacity.py).
 
-    Where several runtimes share a device, each of them tells of the same time, and what one used the others call idle:
-    overlap_ns was told before by another, and that much of told_idle_ns is not the device's.
+    What was told, as sums over everybody who told it:
+
+    told_attributed_ns, told_unattributed_ns   by runtimes that measure their own steps
+    observed_busy_ns     by an agent that watches the device, whoever made it busy
+    told_idle_ns         by either
+    overlap_ns           time that had been told of by another before
+    modelled_ns          what runtimes that do not measure were found to have used (modelled.py)
+
+    What follows, in Postgres itself: attributed + unattributed + idle is the wall time, to the nanosecond.
     """
 
     pk = models.CompositePrimaryKey("organization", "hour", "device_id", "device_type")
@@ -152,24 +190,16 @@ class CapacityHour(models.Model):
     hour = models.DateTimeField()
     device_id = models.CharField(max_length=255)
     device_type = models.CharField(max_length=255)
-    wall_ns = models.BigIntegerField()
-    attributed_ns = models.BigIntegerField()
-    unattributed_ns = models.BigIntegerField()
-    idle_ns = models.BigIntegerField()
-    told_idle_ns = models.BigIntegerField()
+    told_attributed_ns = models.BigIntegerField(db_default=0)
+    told_unattributed_ns = models.BigIntegerField(db_default=0)
+    told_idle_ns = models.BigIntegerField(db_default=0)
+    observed_busy_ns = models.BigIntegerField(db_default=0)
     overlap_ns = models.BigIntegerField(db_default=0)
-
-    class Meta:
-        constraints = [
-            models.CheckConstraint(
-                condition=Q(wall_ns=F("attributed_ns") + F("unattributed_ns") + F("idle_ns")),
-                name="capacity_conserved",
-            ),
-            models.CheckConstraint(
-                condition=Q(idle_ns=Greatest(F("told_idle_ns") - F("overlap_ns"), 0)),
-                name="capacity_idle_once",
-            ),
-        ]
+    modelled_ns = models.BigIntegerField(db_default=0)
+    attributed_ns = _follows(_ATTRIBUTED)
+    unattributed_ns = _follows(_UNATTRIBUTED)
+    idle_ns = _follows(_IDLE)
+    wall_ns = _follows(_ATTRIBUTED + _UNATTRIBUTED + _IDLE)
 
     def __str__(self) -> str:
         return f"{self.hour:%Y-%m-%d %H} {self.device_id}"

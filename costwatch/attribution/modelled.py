@@ -4,10 +4,11 @@
     due            hours that are over and marked
     model_hour     each call's share of the time in which its server worked for anybody, into the ledger
 
-A server is what its telemetry names: a service in an environment. It works while any call is in the model, and each moment
-of that goes evenly to the calls that are (domain/sharing.py), so that no hour is shared out twice. What it runs on is said by the
-attribute costwatch.device_type of its spans or its resource; where nobody says that, nothing has a price by time, and
-nothing is modelled. Calls that say their device time themselves are left alone.
+A server is what its telemetry names: a service in an environment, on the devices of its hw.id. It works while any call is in the
+model, and each moment of that goes evenly to the calls that are (domain/sharing.py), so that no hour is shared out twice. How
+much of an hour there is to share is in server_time.py. What it runs on is said by the attribute costwatch.device_type of its
+spans or its resource; where nobody says that, nothing has a price by time, and nothing is modelled. Calls that say
+their device time themselves are left alone.
 
 A share depends on all calls around it: it is worked out when the hour is over, and again when something came late. What
 changes is taken back and counted anew, as everything in the ledger.
@@ -33,6 +34,7 @@ from costwatch.attribution.ledger import STATE, LedgerRow, Place
 from costwatch.attribution.locks import lock_ingest
 from costwatch.attribution.merge import OfferingFacts
 from costwatch.attribution.models import HourToModel, Offering
+from costwatch.attribution.server_time import Server, keep_modelled, server_of, server_times
 from costwatch.domain.allocation import HOUR_NS
 from costwatch.domain.sharing import Interval, in_model_shares
 
@@ -52,7 +54,7 @@ ON CONFLICT DO NOTHING
 # No call is longer than an hour, so who is beside one of this hour's began within two hours of the hour's beginning.
 _VIEWS = """
 SELECT span.span_key, span.call_id, profile.key_id, facts->>'service_name', coalesce(facts->>'environment', ''),
-       facts->>'device_type', span.started_at, span.start_rest_ns, span.duration_ns,
+       coalesce(facts->>'device_ids', ''), facts->>'device_type', span.started_at, span.start_rest_ns, span.duration_ns,
        coalesce(span.prefill_ns, 0) + span.decode_ns
   FROM attribution_span AS span JOIN attribution_profile AS profile ON profile.id = span.profile_id
  WHERE span.organization_id = %(organization_id)s
@@ -74,7 +76,7 @@ class _View:
 
     call_id: bytes
     key_id: int
-    server: tuple[str, str]  # service and environment
+    server: Server
     device_type: str
     began_ns: int
     in_model: Interval
@@ -114,7 +116,7 @@ def model_hour(organization_id: int, hour: datetime) -> int:
     with transaction.atomic():
         lock_ingest(organization_id)
         HourToModel.objects.filter(organization_id=organization_id, hour=hour).delete()
-        modelled = _modelled(_views(organization_id, hour), hour)
+        modelled = _modelled(organization_id, _views(organization_id, hour), hour)
         rows = _corrections(organization_id, hour, modelled) if modelled else {}
         keys = IngestKey.objects.in_bulk(rows)
         for key_id, corrections in rows.items():
@@ -127,8 +129,10 @@ def _views(organization_id: int, hour: datetime) -> list[_View]:
     with connection.cursor() as cursor:
         cursor.execute(_VIEWS, {"organization_id": organization_id, **times})
         return [
-            _View(call.bytes, key_id, (service or "", environment), device_type, *_times(*said))
-            for _, call, key_id, service, environment, device_type, *said in cursor
+            _View(
+                call.bytes, key_id, server_of(service or "", environment, ids), kind, *_times(*said)
+            )
+            for _, call, key_id, service, environment, ids, kind, *said in cursor
         ]
 
 
@@ -145,17 +149,26 @@ def _around(hour: datetime) -> dict[str, datetime]:
     return {"first": hour - 2 * _HOUR, "last": hour + 2 * _HOUR}
 
 
-def _modelled(views: Sequence[_View], hour: datetime) -> dict[bytes, _Modelled]:
-    """By call id, those that began or were in a model in this hour, with all of their time."""
+def _modelled(
+    organization_id: int, views: Sequence[_View], hour: datetime
+) -> dict[bytes, _Modelled]:
+    """By call id, those that began or were in a model in this hour, with all of their time; and what the devices of
+    their servers were used for in this hour is kept."""
     start_ns = micros_of(hour) * 1000
     this = Interval(start_ns, start_ns + HOUR_NS)
-    by_server: dict[tuple[str, str], list[_View]] = defaultdict(list)
+    by_server: dict[Server, list[_View]] = defaultdict(list)
     for view in views:
         by_server[view.server].append(view)
+    shares = {
+        server: in_model_shares([view.in_model for view in together])
+        for server, together in by_server.items()
+    }
+    times = server_times(organization_id, shares)
+    keep_modelled(organization_id, hour, times)
     found: dict[bytes, _Modelled] = {}
-    for together in by_server.values():
-        shares = in_model_shares([view.in_model for view in together])
-        for view, ns in zip(together, shares, strict=True):
+    for server, together in by_server.items():
+        totals = times.of_calls(server, shares[server], len(together))
+        for view, ns in zip(together, totals, strict=True):
             if view.touches(this):
                 before = found.get(view.call_id)
                 total_ns = ns + (before.device_ns if before else 0)

@@ -19,17 +19,19 @@ class Interval(NamedTuple):
     end_ns: int
 
 
-def in_model_shares(intervals: Sequence[Interval]) -> list[int]:
-    """Each call's nanoseconds of the time in which the device worked for any of them, in the same order.
+def in_model_shares(intervals: Sequence[Interval]) -> dict[int, list[int]]:
+    """Each call's nanoseconds of the time in which the device worked for any of them, in the same order, by UTC hour
+    (since 1970) of those in which anybody was there.
 
-    They sum to the length of the intervals' union in every UTC hour, whatever overlaps: so no hour of a device is shared
-    out twice, nor more of it than it has. An empty interval gets nothing.
+    They sum to the length of the intervals' union in the hour, whatever overlaps: so no hour of a device is shared out
+    twice, nor more of it than it has. An empty interval gets nothing.
     """
-    shares = [0] * len(intervals)
-    for hour in _hours(intervals):
-        for stretch in _stretches(hour):
+    found: dict[int, list[int]] = {}
+    for hour, parts in _hours(intervals):
+        shares = found[hour] = [0] * len(intervals)
+        for stretch in _stretches(parts):
             _share(stretch, shares)
-    return shares
+    return found
 
 
 class _Part(NamedTuple):
@@ -40,7 +42,7 @@ class _Part(NamedTuple):
     place: int
 
 
-def _hours(intervals: Sequence[Interval]) -> list[list[_Part]]:
+def _hours(intervals: Sequence[Interval]) -> list[tuple[int, list[_Part]]]:
     """The intervals' parts by the hour that they lie in, in order of time."""
     hours: dict[int, list[_Part]] = {}
     for place, (start_ns, end_ns) in enumerate(intervals):
@@ -50,7 +52,7 @@ def _hours(intervals: Sequence[Interval]) -> list[list[_Part]]:
             until = min(end_ns, (hour + 1) * HOUR_NS)
             hours.setdefault(hour, []).append(_Part(at, until, place))
             at = until
-    return [sorted(hours[hour]) for hour in sorted(hours)]
+    return [(hour, sorted(hours[hour])) for hour in sorted(hours)]
 
 
 def _stretches(hour: Sequence[_Part]) -> list[list[_Part]]:

@@ -12,15 +12,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
-from collectors.observation import Observation, Provenance, Usage, Vantage
+from collectors.observation import (
+    Decoded,
+    DeviceTime,
+    Observation,
+    Provenance,
+    Usage,
+    Vantage,
+)
 from costwatch.accounts.models import Organization
-from costwatch.attribution import dimensions, modelled, partitions, profiles, spanned
+from costwatch.attribution import dimensions, ingest, modelled, partitions, profiles, spanned
 from costwatch.attribution.audit import differences
 from costwatch.attribution.models import CapacityHour, Entry, HourToModel, UsageHour
 from costwatch.attribution.rollups import add_batches
 from costwatch.domain.periods import Period
 from costwatch.pricing import cost
-from tests.factories import NOON, OrganizationFactory, observation
+from tests.factories import NOON, OrganizationFactory, ingest_key, observation
 from tests.pricing import usage
 from tests.pricing.usage import device_price
 
@@ -206,3 +213,116 @@ class Conserved(TestCase):
         }
         assert sum(device_seconds(organization).values()) == len(seconds)
         assert rolled_up(organization) == sum(device_seconds(organization).values())
+
+
+def watched(
+    organization: Organization, device_id: str, busy: float, *, hours: float = 1, begun: float = 0
+) -> None:
+    """What an agent tells of a GPU that it watched from some seconds after the hour began on."""
+    start_ns = START_NS + int(begun * SECOND)
+    time_ns = start_ns + int(hours * 3600 * SECOND)
+    busy_ns = int(busy * SECOND)
+    told = {"busy": busy_ns, "idle": time_ns - start_ns - busy_ns}
+    times = [
+        DeviceTime("costwatch-devices", "", device_id, "H100", state, start_ns, time_ns, ns)
+        for state, ns in told.items()
+    ]
+    ingest.take(ingest_key(organization), Decoded(device_times=times))
+
+
+def capacity_of(organization: Organization, device_id: str) -> tuple[float, float, float]:
+    """Attributed, unattributed and idle seconds of a device in the hour."""
+    row = CapacityHour.objects.get(organization=organization, hour=HOUR, device_id=device_id)
+    return row.attributed_ns / SECOND, row.unattributed_ns / SECOND, row.idle_ns / SECOND
+
+
+def test_what_a_watched_gpu_was_busy_with_is_what_its_calls_share(
+    organization: Organization,
+) -> None:
+    take(organization, served(1, 0, 10, device_ids="GPU-1"), served(2, 20, 30, device_ids="GPU-1"))
+    watched(organization, "GPU-1", busy=20)
+    model(organization)
+    assert device_seconds(organization) == {"0": Decimal(5), "20": Decimal(15)}
+    assert capacity_of(organization, "GPU-1") == (20, 0, 3580)
+
+
+def test_a_server_is_charged_each_of_its_gpus_and_never_for_more_than_its_time_at_work(
+    organization: Organization,
+) -> None:
+    take(organization, served(1, 0, 100, device_ids="GPU-1 GPU-2 GPU-3"))
+    watched(organization, "GPU-1", busy=60)
+    watched(organization, "GPU-2", busy=500)  # somebody else was there, too
+    model(organization)
+    assert device_seconds(organization) == {"0": Decimal(60 + 100 + 100)}
+    assert capacity_of(organization, "GPU-1") == (60, 0, 3540)
+    assert capacity_of(organization, "GPU-2") == (100, 400, 3100)
+    assert not CapacityHour.objects.filter(device_id="GPU-3").exists()
+
+
+def test_two_servers_on_one_gpu_share_what_it_was_busy_with(organization: Organization) -> None:
+    small, large = {"device_ids": "GPU-1"}, {"device_ids": "GPU-1", "service_name": "vllm-large"}
+    take(organization, served(1, 0, 30, **small), served(2, 0, 90, **large))
+    watched(organization, "GPU-1", busy=80)
+    model(organization)
+    held = Entry.objects.filter(organization=organization, sign=1).exclude(device_ns=None)
+    assert sorted(entry.device_ns for entry in held if entry.device_ns) == [
+        20 * SECOND,
+        60 * SECOND,
+    ]
+    assert capacity_of(organization, "GPU-1") == (80, 0, 3520)
+
+
+def test_a_gpu_that_was_not_watched_all_the_hour_counts_by_its_servers_time_at_work(
+    organization: Organization,
+) -> None:
+    take(organization, served(1, 0, 10, device_ids="GPU-1"))
+    watched(organization, "GPU-1", busy=4, hours=0.5)
+    model(organization)
+    assert device_seconds(organization) == {"0": Decimal(10)}
+
+
+def test_readings_that_come_late_change_what_calls_had(organization: Organization) -> None:
+    take(organization, served(1, 0, 10, device_ids="GPU-1"))
+    model(organization)
+    watched(organization, "GPU-1", busy=8)
+    assert model(organization) == 1
+    assert device_seconds(organization) == {"0": Decimal(8)}
+    assert rolled_up(organization) == 8
+
+
+_WATCHED = st.lists(
+    st.tuples(st.integers(0, 3400), st.integers(1, 900), st.sampled_from(["a", "b"])),
+    min_size=1, max_size=6, unique_by=lambda call: call[0],
+)  # fmt: skip
+
+
+class ConservedPerDevice(TestCase):
+    @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @given(_WATCHED, st.lists(st.integers(0, 3600), min_size=2, max_size=2), st.booleans())
+    def test_what_calls_had_of_watched_gpus_is_what_the_gpus_say_was_attributed(
+        self, calls: list[tuple[int, int, str]], busy: list[int], is_watched_first: bool
+    ) -> None:
+        forget_what_was_rolled_back()
+        organization = OrganizationFactory()
+        views = [
+            served(number, at, in_model, service_name=name, device_ids="GPU-1;GPU-2")
+            for number, (at, in_model, name) in enumerate(calls, 1)
+        ]
+        if not is_watched_first:
+            take(organization, *views)
+            model(organization)
+        for device_id, seconds in zip(("GPU-1", "GPU-2"), busy, strict=True):
+            watched(organization, device_id, busy=seconds)
+            watched(organization, device_id, busy=seconds // 2, begun=3600)
+        if is_watched_first:
+            take(organization, *views)
+        model(organization)
+        rows = CapacityHour.objects.filter(organization=organization)
+        has_busy = {(row.hour, row.device_id) for row in rows if row.observed_busy_ns}
+        for row in rows:
+            assert row.attributed_ns + row.unattributed_ns + row.idle_ns == row.wall_ns
+            assert row.wall_ns == 3600 * SECOND
+            assert row.attributed_ns <= row.observed_busy_ns
+        if len(has_busy) == len(rows):
+            attributed = Decimal(sum(row.attributed_ns for row in rows)) / SECOND
+            assert sum(device_seconds(organization).values()) == attributed

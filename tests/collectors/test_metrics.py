@@ -70,7 +70,7 @@ def test_a_devices_time_is_read_and_other_metrics_are_only_counted() -> None:
         (device_time_body(time_unix_nano=1), "a start after its time"),
         (
             device_time_body(attributes=key_values({semconv.DEVICE_STATE: "bored"})),
-            "of attributed, unattributed, idle",
+            "of attributed, unattributed, busy, idle",
         ),
     ],
 )

@@ -10,27 +10,33 @@ from costwatch.domain.allocation import HOUR_NS
 from costwatch.domain.sharing import Interval, in_model_shares
 
 
+def shared(intervals: list[Interval]) -> list[int]:
+    """Each call's part, over all hours."""
+    hours = in_model_shares(intervals).values()
+    return [sum(each) for each in zip(*hours, strict=True)] or [0] * len(intervals)
+
+
 def test_a_call_alone_had_the_device_to_itself() -> None:
-    assert in_model_shares([Interval(5, 25), Interval(30, 40)]) == [20, 10]
+    assert shared([Interval(5, 25), Interval(30, 40)]) == [20, 10]
 
 
 def test_calls_that_overlap_share_the_time_in_which_both_are_there() -> None:
-    assert in_model_shares([Interval(0, 100), Interval(50, 150)]) == [75, 75]
+    assert shared([Interval(0, 100), Interval(50, 150)]) == [75, 75]
 
 
 def test_one_among_many_pays_little() -> None:
-    shares = in_model_shares([Interval(0, 1000)] * 9 + [Interval(0, 100)])
+    shares = shared([Interval(0, 1000)] * 9 + [Interval(0, 100)])
     assert shares[-1] == 10
     assert sum(shares) == 1000
 
 
 def test_an_hour_of_a_device_is_shared_by_those_who_were_there_in_it() -> None:
     long, late = Interval(HOUR_NS - 100, HOUR_NS + 100), Interval(HOUR_NS, HOUR_NS + 100)
-    assert in_model_shares([long, late]) == [150, 50]
+    assert shared([long, late]) == [150, 50]
 
 
 def test_a_call_of_no_time_costs_nothing() -> None:
-    assert in_model_shares([Interval(7, 7), Interval(0, 10)]) == [0, 10]
+    assert shared([Interval(7, 7), Interval(0, 10)]) == [0, 10]
 
 
 _AT = st.integers(HOUR_NS - 2_000, HOUR_NS + 2_000)
@@ -55,15 +61,15 @@ def cut(interval: Interval, first_ns: int, last_ns: int) -> Interval:
 
 @given(_INTERVALS)
 def test_shares_sum_to_the_time_in_which_anybody_was_there(intervals: list[Interval]) -> None:
-    assert sum(in_model_shares(intervals)) == union_ns(intervals)
+    assert sum(shared(intervals)) == union_ns(intervals)
 
 
 @given(_INTERVALS)
 def test_no_hour_gives_away_what_another_has(intervals: list[Interval]) -> None:
     before = [cut(each, 0, HOUR_NS) for each in intervals]
     after = [cut(each, HOUR_NS, 2 * HOUR_NS) for each in intervals]
-    both = zip(in_model_shares(before), in_model_shares(after), strict=True)
-    assert in_model_shares(intervals) == [sum(each) for each in both]
+    both = zip(shared(before), shared(after), strict=True)
+    assert shared(intervals) == [sum(each) for each in both]
 
 
 @given(_INTERVALS, st.randoms())
@@ -72,8 +78,8 @@ def test_the_order_in_which_calls_are_known_changes_a_nanosecond_of_an_hour_at_m
 ) -> None:
     places = list(range(len(intervals)))
     random.shuffle(places)
-    shuffled = in_model_shares([intervals[place] for place in places])
-    right = in_model_shares(intervals)
+    shuffled = shared([intervals[place] for place in places])
+    right = shared(intervals)
     assert sum(shuffled) == sum(right)
     for place, ns in zip(places, shuffled, strict=True):
         assert (
@@ -89,5 +95,5 @@ def test_a_share_is_the_exact_integral_but_for_rounding(intervals: list[Interval
         there = [i for i, each in enumerate(intervals) if each.start_ns <= start_ns < each.end_ns]
         for place in there:
             exact[place] += Fraction(end_ns - start_ns, len(there))
-    for ns, right in zip(in_model_shares(intervals), exact, strict=True):
+    for ns, right in zip(shared(intervals), exact, strict=True):
         assert abs(ns - right) < 3  # an hour's edge and the gaps between stretches round each

@@ -242,7 +242,7 @@ def test_a_runtimes_phases_are_those_of_a_server_on_the_device_that_its_resource
         "gen_ai.latency.time_in_model_prefill": 1.281,
         "gen_ai.latency.time_in_model_decode": 0.654,
     }
-    resource = {"costwatch.device_type": "NVIDIA H100"}
+    resource = {"costwatch.device_type": "NVIDIA H100", "hw.id": "GPU-1 GPU-2"}
     [seen] = decoded(span(said), scope=scope, resource=resource).observations
     assert seen.vantage is Vantage.SERVER
     assert (seen.queue_ns, seen.prefill_ns, seen.decode_ns) == (
@@ -250,4 +250,4 @@ def test_a_runtimes_phases_are_those_of_a_server_on_the_device_that_its_resource
         1_281_000_000,
         654_000_000,
     )
-    assert seen.device_type == "NVIDIA H100"
+    assert (seen.device_type, seen.device_ids) == ("NVIDIA H100", "GPU-1 GPU-2")
