@@ -10,6 +10,7 @@ from costwatch.api.costs import CostsView
 from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
 from costwatch.api.months import MonthsView, MonthView
+from costwatch.api.prices import PricesView
 from costwatch.api.recommendations import RecommendationsView
 from costwatch.api.repetition import RepetitionView
 from costwatch.api.schema import SchemaView
@@ -33,6 +34,7 @@ urlpatterns = [
     path("ingest-keys/<int:key_id>", IngestKeyView.as_view(), name="api-ingest-key"),
     path("months", MonthsView.as_view(), name="api-months"),
     path("months/<slug:month>", MonthView.as_view(), name="api-month"),
+    path("prices", PricesView.as_view(), name="api-prices"),
     path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
     path("repetition", RepetitionView.as_view(), name="api-repetition"),
     path("schema", SchemaView.as_view(), name="api-schema"),

@@ -137,11 +137,11 @@ def hour_named(text: str) -> datetime:
     """The whole UTC hour that is written 2026-11-23 or 2026-11-23T09:00. Raises ValueError."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text!r}: expected a date or an hour, such as 2026-11-23 or 2026-11-23T09:00"
         ) from None
-    moment = moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
     if moment != hour_of(moment):
         raise ValueError(f"{text!r}: expected a whole hour, such as 2026-11-23T09:00")
     return moment

@@ -16,6 +16,11 @@ from costwatch.attribution.models import AssignmentRule, Source
 from costwatch.attribution.rules import MOST_PRIORITY, MOST_RULES, check_hour
 from costwatch.budgets.models import Budget, default_thresholds
 from costwatch.domain.periods import Period, day_of
+from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, UnitPrice
+from costwatch.pricing.matching import tier_of
+from costwatch.pricing.models import Meter
+from costwatch.pricing.prices import PriceRange, hour_named
+from costwatch.pricing.rates import Sku
 from costwatch.reports.periods import within_reach
 
 _WORD_SHOWN = 40  # characters of a word that can't be used; the rest would fill the page
@@ -385,3 +390,98 @@ class ContentForm(forms.Form):
         """For how many days to store them; None: not at all."""
         days: int | None = self.cleaned_data["days"]
         return days if self.cleaned_data["stored"] == "yes" else None
+
+
+class PriceForm(forms.Form):
+    """A contracted price of a SKU; hours are UTC's, as those of all prices."""
+
+    provider = forms.CharField(max_length=255, required=False, label="Provider, as telemetry says")
+    model = forms.CharField(max_length=255, required=False, label="Model")
+    meter = forms.ChoiceField(
+        choices=[("", "device time")]
+        + [(m, m.replace("_", " ")) for m in Meter.values if m != Meter.DEVICE_NS],
+        required=False,
+        label="What is counted",
+    )
+    service_tier = forms.CharField(
+        max_length=64, required=False, label="Service tier", help_text="Empty: standard."
+    )
+    device_type = forms.CharField(
+        max_length=255,
+        required=False,
+        label="Type of device",
+        help_text="Of one's own machines, instead of provider and model.",
+    )
+    amount = forms.DecimalField(
+        max_digits=24,
+        decimal_places=12,
+        min_value=0,
+        help_text="For 1,000,000 tokens, or for a device-hour. 0 is free.",
+    )
+    valid_from = forms.CharField(
+        max_length=40,
+        required=False,
+        label="From",
+        help_text="A day or a whole hour in UTC: 2026-11-23 or 2026-11-23T09:00. Empty: always was.",
+    )
+    valid_until = forms.CharField(
+        max_length=40,
+        required=False,
+        label="Until, excluded",
+        help_text="Empty: until the next price that is set already, or for good.",
+    )
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.organization = organization
+        self.fields["amount"].label = f"Price in {organization.currency}"
+
+    def clean_valid_from(self) -> datetime | None:
+        return self._hour("valid_from")
+
+    def clean_valid_until(self) -> datetime | None:
+        return self._hour("valid_until")
+
+    def _hour(self, name: str) -> datetime | None:
+        said = self.cleaned_data[name].strip()
+        if not said:
+            return None
+        try:
+            moment = hour_named(said)
+            within_reach(moment, said)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+        return moment
+
+    def clean(self) -> dict[str, Any]:
+        said: dict[str, Any] = super().clean() or {}
+        names = ("provider", "model", "meter")
+        of_tokens = all(said.get(name) for name in names)
+        any_of_tokens = any(said.get(name) for name in (*names, "service_tier"))
+        if not self.errors and (
+            bool(said["device_type"]) == of_tokens or (said["device_type"] and any_of_tokens)
+        ):
+            raise forms.ValidationError(
+                "Name either provider, model and what is counted, or a type of device."
+            )
+        start, end = said.get("valid_from"), said.get("valid_until")
+        if start and end and end <= start:
+            self.add_error("valid_until", "Expected an hour after the first one.")
+        return said
+
+    @property
+    def sku(self) -> Sku:
+        said = self.cleaned_data
+        tier = tier_of(said["service_tier"])
+        meter = Meter.DEVICE_NS if said["device_type"] else said["meter"]
+        return Sku(said["provider"], said["model"], meter, tier, said["device_type"])
+
+    @property
+    def price(self) -> UnitPrice:
+        said = self.cleaned_data
+        unit = NS_PER_HOUR if said["device_type"] else TOKENS_PER_PRICE
+        return UnitPrice(said["amount"], unit, self.organization.currency)
+
+    @property
+    def period(self) -> PriceRange:
+        return PriceRange(self.cleaned_data["valid_from"], self.cleaned_data["valid_until"])

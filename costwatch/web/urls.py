@@ -10,6 +10,7 @@ from costwatch.web.views import (
     ingest,
     organization,
     overview,
+    prices,
     recommendations,
     rules,
     settings,
@@ -65,6 +66,8 @@ urlpatterns = [
     page("statements/month/", statements.month, name="statements-month"),
     page("statements/team/", statements.statement, name="statements-team"),
     page("statements/move/", statements.move, name="statements-move", needs=Needs.MONEY),
+    page("prices/", prices.index, name="prices"),
+    page("prices/set/", prices.change, name="price-set", needs=Needs.MONEY),
     page("recommendations/", recommendations.index, name="recommendations"),
     page(
         "recommendations/<int:recommendation_id>/status/",

@@ -180,6 +180,7 @@ MEMBERS_MAY_NOT = {
     "budget-create",
     "budget-change",
     "budget-delete",
+    "price-set",
     "recommendation-status",
     "settings-change-key",
     "settings-content",
@@ -194,7 +195,7 @@ MEMBERS_MAY_NOT = {
     "statements-move",
 }
 # Who may write to a resource, by its path; every other resource is only read.
-FINANCE_WRITES = ("assignment-rules", "budgets", "months")
+FINANCE_WRITES = ("assignment-rules", "budgets", "months", "prices")
 OWNERS_WRITE = ("ingest-keys",)
 
 

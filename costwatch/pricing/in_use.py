@@ -1,0 +1,111 @@
+"""What an organization used of each SKU, at which price: the other end of costs(), from the prices' side."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection
+
+from costwatch.accounts.models import Organization
+from costwatch.domain import money
+from costwatch.domain.periods import Period
+from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, PriceState, state_of
+from costwatch.pricing.matching import tier_of
+from costwatch.pricing.metered import metered
+from costwatch.pricing.models import Meter, Price, unit_label
+from costwatch.pricing.rates import Sku
+
+_QUANTITY = " ".join(f"WHEN '{meter}' THEN metered.{meter}" for meter in Meter.values)
+_USED = f"""
+SELECT offering.provider, coalesce(nullif(offering.response_model, ''), offering.request_model),
+       metered.meter, offering.service_tier, offering.device_type, metered.price_id,
+       sum(metered.calls), sum(CASE metered.meter {_QUANTITY} END), sum(metered.cost)
+  FROM metered JOIN attribution_offering AS offering ON offering.id = metered.offering_id
+ WHERE metered.meter IS NOT NULL
+ GROUP BY 1, 2, 3, 4, 5, 6
+"""  # noqa: S608  only meters are put in
+
+
+@dataclass(frozen=True, slots=True)
+class SkuUse:
+    """A SKU as telemetry names it, and what was used of it at one price; price None: unknown, which is not free."""
+
+    sku: Sku
+    price: Price | None
+    calls: int
+    quantity: int
+    cost: Decimal
+
+    @property
+    def state(self) -> PriceState:
+        return state_of(None if self.price is None else self.price.unit_price)
+
+    @property
+    def meter(self) -> str:
+        return self.sku.meter
+
+    @property
+    def unit(self) -> str:
+        """What a price for it is per."""
+        is_time = self.meter == Meter.DEVICE_NS
+        return unit_label(self.meter, NS_PER_HOUR if is_time else TOKENS_PER_PRICE)
+
+    @property
+    def can_be_priced(self) -> bool:
+        """What nobody named can't: the same model costs differently elsewhere."""
+        return bool(self.sku.device_type or (self.sku.provider and self.sku.model))
+
+
+def skus_used(organization: Organization, period: Period) -> list[SkuUse]:
+    """Without a price first, by quantity; then by cost. A SKU whose price changed is there for each."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            metered(by_meter=True) + _USED,
+            {
+                "organization": organization.pk,
+                "start": period.start,
+                "end": period.end,
+                "currency": organization.currency,
+            },
+        )
+        rows = cursor.fetchall()
+    prices = Price.objects.select_related("book", "approved_by").in_bulk(
+        {row[5] for row in rows} - {None}
+    )
+    found = _together(_use(row, prices.get(row[5])) for row in rows)
+    return sorted(found, key=_place)
+
+
+def _use(row: Sequence[Any], price: Price | None) -> SkuUse:
+    provider, model, meter, tier, device_type, _, calls, quantity, cost = row
+    sku = (
+        Sku("", "", meter, device_type=device_type)
+        if device_type
+        else Sku(provider, model, meter, tier_of(tier))
+    )
+    return SkuUse(sku, price, int(calls), int(quantity), cost)
+
+
+def _together(uses: Iterable[SkuUse]) -> Iterable[SkuUse]:
+    """Names of one tier are one SKU, and so are all models on one type of device."""
+    found: dict[tuple[Sku, int | None], list[SkuUse]] = defaultdict(list)
+    for use in uses:
+        found[use.sku, use.price.pk if use.price else None].append(use)
+    for (sku, _), each in found.items():
+        yield SkuUse(
+            sku,
+            each[0].price,
+            sum(use.calls for use in each),
+            sum(use.quantity for use in each),
+            money.total(use.cost for use in each),
+        )
+
+
+def _place(use: SkuUse) -> tuple[Any, ...]:
+    sku = use.sku
+    names = (sku.provider, sku.model, sku.device_type, sku.meter, sku.service_tier)
+    return use.price is not None, -use.cost, -use.quantity, names

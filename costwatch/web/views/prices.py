@@ -1,0 +1,76 @@
+"""Prices: what was used without one, what was used at which one; set by finance and owners.
+
+Nothing is saved before its effect was shown: a form is sent to be previewed, and then, unchanged, to be saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.views.decorators.http import require_GET, require_http_methods
+
+from costwatch.pricing.in_use import skus_used
+from costwatch.pricing.prices import set_price
+from costwatch.reports.repricing import preview_of_price
+from costwatch.web.forms import PriceForm
+from costwatch.web.months import month_shown
+from costwatch.web.scope import Scope, show
+
+_PREFILLED = (
+    "provider",
+    "model",
+    "meter",
+    "service_tier",
+    "device_type",
+    "amount",
+    "valid_from",
+    "valid_until",
+)
+
+
+@require_GET
+def index(request: HttpRequest, scope: Scope) -> HttpResponse:
+    month = month_shown(request, scope.organization)
+    uses = skus_used(scope.organization, month.period)
+    return show(
+        request,
+        scope,
+        "web/prices/index.html",
+        month=month,
+        unpriced=[use for use in uses if use.price is None],
+        priced=[use for use in uses if use.price is not None],
+        currency=scope.organization.currency,
+    )
+
+
+@require_http_methods(["GET", "POST"])
+def change(request: HttpRequest, scope: Scope) -> HttpResponse:
+    """A contracted price; the address may say what the form starts with. Asked with an amount, its effect is shown."""
+    initial = {name: request.GET[name] for name in _PREFILLED if request.GET.get(name)}
+    sent: Any = request.POST or (initial if "amount" in initial else None)
+    form = PriceForm(sent, initial=initial, organization=scope.organization)
+    context: dict[str, Any] = {"form": form}
+    if sent is not None and form.is_valid():
+        asked = (form.sku, form.price, form.period)
+        digest = _digest(form)
+        if request.POST.get("previewed") == digest:
+            made = set_price(
+                scope.organization, *asked, source="Prices page", approved_by=scope.user
+            )
+            messages.success(
+                request, f"Set, and applied to all months that are not closed: {made}."
+            )
+            return redirect("prices")
+        context |= {"preview": preview_of_price(scope.organization, *asked), "digest": digest}
+    return show(request, scope, "web/prices/set.html", 400 if form.errors else 200, **context)
+
+
+def _digest(form: PriceForm) -> str:
+    """Says of a form that comes back whether it is the one whose effect was shown."""
+    said = json.dumps([form.cleaned_data[name] for name in _PREFILLED], default=str)
+    return hashlib.sha256(said.encode()).hexdigest()
