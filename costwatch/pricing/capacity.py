@@ -1,0 +1,301 @@
+"""What one's own devices cost, whoever used them or nobody did: each pool's bill, charged to the last digit.
+
+Of each pool, device type and hour (docs/cost-of-idle-gpus.md):
+
+    usage               what costs() says for the device time of the calls that began in it
+    unattributed_busy   what the devices were busy for and no call used: loading, warm-up, work without telemetry
+    idle                what they were not busy
+
+The last two are carried by whom the pool's policy names. Together the three are the bill: the wall time at the hour's
+price. Where calls used more than any device told of, the bill is what they used.
+
+Calls say which type of device they ran on, not which device. Where several pools have devices of a type in the same
+hour, use goes to them in proportion to what their devices told of as used.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from django.db import connection
+
+from costwatch.accounts.models import Organization
+from costwatch.attribution.models import CapacityHour
+from costwatch.domain.idle import (
+    HourUse,
+    Payer,
+    Rest,
+    Use,
+    rests_of,
+    split,
+    use_of,
+    weights,
+)
+from costwatch.domain.money import EXACT
+from costwatch.domain.periods import Period, month_of
+from costwatch.domain.pricing import COST_PLACES, Ranged, UnitPrice, at
+from costwatch.pricing.device_prices import device_prices
+from costwatch.pricing.metered import metered
+from costwatch.pricing.pools import Held, Pools
+
+
+class Kind(StrEnum):
+    USAGE = "usage"
+    IDLE = "idle"
+    UNATTRIBUTED_BUSY = "unattributed_busy"
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityCharge:
+    """What a team is charged for of a pool's devices of one type, in the organization's currency, exactly.
+
+    unpriced_ns   is of hours without a price, which are not in cost.
+    method        how it is known: measured, or modelled where runtimes said only when calls ran; of usage shared, too.
+    policy        that this was charged by; empty: it is usage.
+    """
+
+    pool_id: int | None  # None: the default pool
+    pool: str
+    device_type: str
+    team_id: int | None  # None: unattributed, or the platform's
+    kind: Kind
+    method: str
+    policy: str
+    device_ns: int
+    unpriced_ns: int
+    cost: Decimal
+
+
+@dataclass(slots=True)
+class _Used:
+    """By one team in one way; cost is in units of the last place."""
+
+    device_ns: int = 0
+    unpriced_ns: int = 0
+    cost: int = 0
+
+
+@dataclass(slots=True)
+class _Hour:
+    """Of a pool's devices of one type."""
+
+    wall_ns: int = 0
+    attributed_ns: int = 0
+    idle_ns: int = 0
+    modelled_ns: int = 0
+    used: dict[tuple[Payer, str], _Used] = field(default_factory=dict)  # by team and method
+
+    def use(self) -> dict[Payer, int]:
+        found: dict[Payer, int] = {}
+        for (payer, _), one in self.used.items():
+            found[payer] = found.get(payer, 0) + one.device_ns
+        return found
+
+
+_Group = tuple[int | None, str]  # pool and device type
+_Hours = dict[datetime, _Hour]
+_Key = tuple[int | None, str, Payer, Kind, str, str]
+
+_USED = """
+SELECT metered.hour, offering.device_type, payer.team_id, offering.allocation_method,
+       sum(metered.device_ns), sum(metered.unpriced_device_ns), sum(metered.cost)
+  FROM metered
+  JOIN attribution_offering AS offering ON offering.id = metered.offering_id AND offering.device_type <> ''
+  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
+       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
+       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+ GROUP BY 1, 2, 3, 4
+"""
+
+
+def capacity_charges(organization: Organization, period: Period) -> list[CapacityCharge]:
+    """By pool, device type, team, kind, method and policy, in their order.
+
+    The charges of usage sum to what costs() says for these devices; all of a pool's, to its bill.
+    """
+    pools = Pools(organization)
+    sums: dict[_Key, _Used] = defaultdict(_Used)
+    for month in _months(organization, period):
+        groups = _hours(organization, month, pools)
+        prices = device_prices(organization, {device_type for _, device_type in groups})
+        for (pool_id, device_type), hours in groups.items():
+            held = prices[device_type]
+            for hour, key, one in _of_group(pools, pool_id, device_type, hours, held):
+                if hour in period:
+                    _add(sums[key], one)
+    return [_charge(pools, key, sums[key]) for key in sorted(sums, key=_order)]
+
+
+def _months(organization: Organization, period: Period) -> Iterator[Period]:
+    """The whole months that the period touches: policies look at a month's use."""
+    month = month_of(period.start, organization.time_zone)
+    while month.start < period.end:
+        yield month
+        month = month_of(month.end, organization.time_zone)
+
+
+# What was told and what was used, by pool and device type
+
+
+def _hours(organization: Organization, month: Period, pools: Pools) -> dict[_Group, _Hours]:
+    groups: dict[_Group, _Hours] = defaultdict(dict)
+    there = _told(organization, month, pools, groups)
+    for hour, device_type, payer, method, ns, unpriced_ns, cost in _rows(organization, month):
+        one = _Used(int(ns), int(unpriced_ns), _units(cost))
+        ids = there.get((hour, device_type)) or {pools.of(device_type, "", hour)}
+        for pool_id, part in _parts(one, groups, hour, device_type, ids):
+            known = groups[pool_id, device_type].setdefault(hour, _Hour())
+            _add(known.used.setdefault((payer, method), _Used()), part)
+    return groups
+
+
+def _told(
+    organization: Organization, month: Period, pools: Pools, groups: dict[_Group, _Hours]
+) -> Mapping[tuple[datetime, str], set[int | None]]:
+    """Add what devices told to groups; returns which pools had devices of a type in an hour."""
+    there: dict[tuple[datetime, str], set[int | None]] = defaultdict(set)
+    rows = CapacityHour.objects.filter(
+        organization=organization, hour__gte=month.start, hour__lt=month.end
+    )
+    columns = ("wall_ns", "attributed_ns", "idle_ns", "modelled_ns")
+    for hour, device_type, device_id, *ns in rows.values_list(
+        "hour", "device_type", "device_id", *columns
+    ):
+        pool_id = pools.of(device_type, device_id, hour)
+        there[hour, device_type].add(pool_id)
+        known = groups[pool_id, device_type].setdefault(hour, _Hour())
+        for name, value in zip(columns, ns, strict=True):
+            setattr(known, name, getattr(known, name) + value)
+    return there
+
+
+def _rows(organization: Organization, month: Period) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            metered() + _USED,
+            {
+                "organization": organization.pk,
+                "start": month.start,
+                "end": month.end,
+                "currency": organization.currency,
+            },
+        )
+        return list(cursor.fetchall())
+
+
+def _parts(
+    one: _Used,
+    groups: Mapping[_Group, _Hours],
+    hour: datetime,
+    device_type: str,
+    ids: Iterable[int | None],
+) -> Iterable[tuple[int | None, _Used]]:
+    """Which pool how much of a use goes to."""
+    pool_ids = list(ids)
+    if len(pool_ids) == 1:
+        return [(pool_ids[0], one)]
+    told = {pool_id: groups[pool_id, device_type][hour] for pool_id in pool_ids}
+    by = {pool_id: known.attributed_ns for pool_id, known in told.items()}
+    if not any(by.values()):
+        by = {pool_id: max(1, known.wall_ns) for pool_id, known in told.items()}
+    ns, unpriced_ns, cost = (split(n, by) for n in (one.device_ns, one.unpriced_ns, one.cost))
+    return [(pool_id, _Used(ns[pool_id], unpriced_ns[pool_id], cost[pool_id])) for pool_id in by]
+
+
+# Charging
+
+
+def _of_group(
+    pools: Pools,
+    pool_id: int | None,
+    device_type: str,
+    hours: _Hours,
+    prices: Sequence[Ranged[UnitPrice]],
+) -> Iterator[tuple[datetime, _Key, _Used]]:
+    in_order = sorted(hours.items())
+    uses = [known.use() for _, known in in_order]
+    month = use_of(uses)
+    rests = rests_of(
+        HourUse(known.wall_ns, known.idle_ns, sum(use.values()))
+        for (_, known), use in zip(in_order, uses, strict=True)
+    )
+    for (hour, known), use, rest in zip(in_order, uses, rests, strict=True):
+        for (payer, method), one in known.used.items():
+            yield hour, (pool_id, device_type, payer, Kind.USAGE, method, ""), one
+        if rest.ns:
+            held = pools.policy(pool_id, hour)
+            method = "modelled" if known.modelled_ns else "measured"
+            for payer, kind, one in _carried(known, use, rest, month, held, at(prices, hour)):
+                yield hour, (pool_id, device_type, payer, kind, method, held.policy.value), one
+
+
+def _carried(
+    known: _Hour,
+    use: Mapping[Payer, int],
+    rest: Rest,
+    month: Use,
+    held: Held,
+    price: UnitPrice | None,
+) -> Iterator[tuple[Payer, Kind, _Used]]:
+    by = weights(held.policy, known.wall_ns, use, month, held.reserved_percent)
+    parts = {Kind.IDLE: rest.idle_ns, Kind.UNATTRIBUTED_BUSY: rest.unattributed_ns}
+    costs = _rest_costs(known, use, rest, price)
+    for kind, ns in parts.items():
+        cost_of = split(costs[kind], by)
+        for payer, theirs_ns in split(ns, by).items():
+            if theirs_ns or cost_of[payer]:
+                unpriced_ns = theirs_ns if price is None else 0
+                yield payer, kind, _Used(theirs_ns, unpriced_ns, cost_of[payer])
+
+
+def _rest_costs(
+    known: _Hour, use: Mapping[Payer, int], rest: Rest, price: UnitPrice | None
+) -> Mapping[Kind, int]:
+    """The bill less what the calls were charged, whose costs are rounded each: so the sum is the bill, not about it."""
+    if price is None:
+        return dict.fromkeys((Kind.IDLE, Kind.UNATTRIBUTED_BUSY), 0)
+    bill = _units(price.cost(sum(use.values()) + rest.ns).amount)
+    left = max(0, bill - sum(one.cost for one in known.used.values()))
+    idle = left * rest.idle_ns // rest.ns
+    return {Kind.IDLE: idle, Kind.UNATTRIBUTED_BUSY: left - idle}
+
+
+def _units(cost: Decimal) -> int:
+    """A cost of COST_PLACES in units of the last one."""
+    return int(EXACT.scaleb(cost, COST_PLACES))
+
+
+def _add(sums: _Used, one: _Used) -> None:
+    sums.device_ns += one.device_ns
+    sums.unpriced_ns += one.unpriced_ns
+    sums.cost += one.cost
+
+
+def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
+    pool_id, device_type, team_id, kind, method, policy = key
+    return CapacityCharge(
+        pool_id,
+        pools.names[pool_id],
+        device_type,
+        team_id,
+        kind,
+        method,
+        policy,
+        sums.device_ns,
+        sums.unpriced_ns,
+        EXACT.scaleb(Decimal(sums.cost), -COST_PLACES),
+    )
+
+
+def _order(key: _Key) -> tuple[object, ...]:
+    pool_id, device_type, team_id, kind, method, policy = key
+    return (
+        *(pool_id is not None, pool_id or 0, device_type),
+        *(team_id is None, team_id or 0, kind, method, policy),
+    )
