@@ -58,6 +58,7 @@ class CapacityCharge:
     unpriced_ns   is of hours without a price, which are not in cost.
     method        how it is known: measured, or modelled where runtimes said only when calls ran; of usage shared, too.
     policy        that this was charged by; empty: it is usage.
+    price         that held; None: it is usage, which may have several, or no price is known.
     """
 
     pool_id: int | None  # None: the default pool
@@ -67,6 +68,7 @@ class CapacityCharge:
     kind: Kind
     method: str
     policy: str
+    price: UnitPrice | None
     device_ns: int
     unpriced_ns: int
     cost: Decimal
@@ -100,7 +102,7 @@ class _Hour:
 
 _Group = tuple[int | None, str]  # pool and device type
 _Hours = dict[datetime, _Hour]
-_Key = tuple[int | None, str, Payer, Kind, str, str]
+_Key = tuple[int | None, str, Payer, Kind, str, str, UnitPrice | None]
 
 _USED = """
 SELECT metered.hour, offering.device_type, payer.team_id, offering.allocation_method,
@@ -115,7 +117,7 @@ SELECT metered.hour, offering.device_type, payer.team_id, offering.allocation_me
 
 
 def capacity_charges(organization: Organization, period: Period) -> list[CapacityCharge]:
-    """By pool, device type, team, kind, method and policy, in their order.
+    """By pool, device type, team, kind, method, policy and price, in their order.
 
     The charges of usage sum to what costs() says for these devices; all of a pool's, to its bill.
     """
@@ -227,12 +229,12 @@ def _of_group(
     )
     for (hour, known), use, rest in zip(in_order, uses, rests, strict=True):
         for (payer, method), one in known.used.items():
-            yield hour, (pool_id, device_type, payer, Kind.USAGE, method, ""), one
+            yield hour, (pool_id, device_type, payer, Kind.USAGE, method, "", None), one
         if rest.ns:
-            held = pools.policy(pool_id, hour)
-            method = "modelled" if known.modelled_ns else "measured"
-            for payer, kind, one in _carried(known, use, rest, month, held, at(prices, hour)):
-                yield hour, (pool_id, device_type, payer, kind, method, held.policy.value), one
+            held, price = pools.policy(pool_id, hour), at(prices, hour)
+            how = ("modelled" if known.modelled_ns else "measured", held.policy.value, price)
+            for payer, kind, one in _carried(known, use, rest, month, held, price):
+                yield hour, (pool_id, device_type, payer, kind, *how), one
 
 
 def _carried(
@@ -278,7 +280,7 @@ def _add(sums: _Used, one: _Used) -> None:
 
 
 def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
-    pool_id, device_type, team_id, kind, method, policy = key
+    pool_id, device_type, team_id, kind, method, policy, price = key
     return CapacityCharge(
         pool_id,
         pools.names[pool_id],
@@ -287,6 +289,7 @@ def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
         kind,
         method,
         policy,
+        price,
         sums.device_ns,
         sums.unpriced_ns,
         EXACT.scaleb(Decimal(sums.cost), -COST_PLACES),
@@ -294,8 +297,8 @@ def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
 
 
 def _order(key: _Key) -> tuple[object, ...]:
-    pool_id, device_type, team_id, kind, method, policy = key
+    pool_id, device_type, team_id, kind, method, policy, price = key
     return (
         *(pool_id is not None, pool_id or 0, device_type),
-        *(team_id is None, team_id or 0, kind, method, policy),
+        *(team_id is None, team_id or 0, kind, method, policy, str(price)),
     )

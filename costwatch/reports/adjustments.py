@@ -20,11 +20,14 @@ from costwatch.accounts.models import Organization
 from costwatch.domain import money
 from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.charges import Charge, Item, charges
-from costwatch.reports.lines import ADJUSTMENT, USAGE, Line, Names, line_of, order
+from costwatch.reports.capacity import capacity
+from costwatch.reports.lines import ADJUSTMENT, CAPACITY, USAGE, Line, Names, line_of, order
 from costwatch.reports.models import Closing, State, StatementLine
 
 Cause = StatementLine.Cause
 _ITEM = ("provider", "model", "device_type", "service_tier", "feature", "meter", "method")
+# Of a line that is no difference.
+_PRICED = Q(kind__in=[USAGE, CAPACITY], unit_price__isnull=False)
 # The cost of a row of the rollups is rounded at 20 places, so a sum of millions may be off by this.
 _ROUNDING = Decimal("1e-9")
 
@@ -101,7 +104,8 @@ def pending(organization: Organization, before: str) -> list[Line]:
 def _of_month(
     organization: Organization, closing: Closing, frozen: Mapping[Item, _Sums], names: Names
 ) -> Iterable[Line]:
-    now = _now(charges(organization, closing.period).charges)
+    used = charges(organization, closing.period).charges
+    now = _now([*used, *capacity(organization, closing.period)])
     nothing = _Sums()
     differences = [
         _Difference(item, now.get(item, nothing), frozen.get(item, nothing))
@@ -139,22 +143,15 @@ def _frozen(organization: Organization) -> dict[str, dict[Item, _Sums]]:
         StatementLine.objects.filter(
             organization=organization, statement__closing__in=in_force(organization).values("pk")
         )
-        .exclude(kind=StatementLine.Kind.CAPACITY)
         .values("used_in", *_ITEM, team=F("statement__team"))
         .annotate(
             all_calls=Sum("calls"),
             all_quantity=Sum("quantity"),
             all_unpriced=Sum("unpriced_quantity"),
             all_cost=Sum("exact_cost"),
-            prices=ArrayAgg(
-                "unit_price", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
-            ),
-            units=ArrayAgg(
-                "unit_quantity", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
-            ),
-            currencies=ArrayAgg(
-                "price_currency", filter=Q(kind=USAGE, unit_price__isnull=False), default=[]
-            ),
+            prices=ArrayAgg("unit_price", filter=_PRICED, default=[]),
+            units=ArrayAgg("unit_quantity", filter=_PRICED, default=[]),
+            currencies=ArrayAgg("price_currency", filter=_PRICED, default=[]),
         )
         .order_by()
     )

@@ -18,6 +18,7 @@ from costwatch.domain import money
 from costwatch.domain.periods import Period, name_of_month
 from costwatch.pricing.charges import charges
 from costwatch.reports.adjustments import in_force, pending
+from costwatch.reports.capacity import capacity
 from costwatch.reports.frozen import FrozenLines, frozen_lines, frozen_totals
 from costwatch.reports.lines import (
     ADJUSTMENT,
@@ -58,7 +59,7 @@ class Chargeback:
 
 
 def chargeback(organization: Organization, month: Period, places: int | None = None) -> Chargeback:
-    """Lines per team × feature × model × meter × price.
+    """Lines per team × feature × model × meter × price, and per team × pool of one's own devices.
 
     month    of the organization's time zone (domain/periods.py).
     places   of amounts, of a month that is not closed; None: as the currency has them.
@@ -145,7 +146,7 @@ def _as_it_stands(
     if places is None:
         places = money.places_of(organization.currency)
     used = charges(organization, period)
-    lines = charged(used.charges, Names(organization), name)
+    lines = charged(used.charges, capacity(organization, period), Names(organization), name)
     if standing is not None and standing.is_next:
         lines = sorted([*lines, *pending(organization, name)], key=order)
     billed = rounded(lines, places)

@@ -23,6 +23,7 @@ from costwatch.pricing.models import unit_label
 from costwatch.reports.models import StatementLine
 
 USAGE = StatementLine.Kind.USAGE.value
+CAPACITY = StatementLine.Kind.CAPACITY.value
 ADJUSTMENT = StatementLine.Kind.ADJUSTMENT.value
 UNATTRIBUTED = "unattributed"
 
@@ -91,15 +92,20 @@ class Names:
         return (UNATTRIBUTED, "") if team_id is None else self._named[team_id]
 
 
-def charged(charges: Iterable[Charge], names: Names, month: str) -> list[Line]:
-    return sorted((_line(charge, names, month) for charge in charges), key=order)
+def charged(
+    used: Iterable[Charge], capacity: Iterable[Charge], names: Names, month: str
+) -> list[Line]:
+    """capacity   what one's own devices cost beside what calls used of them (see capacity.py)."""
+    lines = [_line(charge, names, month, USAGE) for charge in used]
+    lines += [_line(charge, names, month, CAPACITY) for charge in capacity]
+    return sorted(lines, key=order)
 
 
-def _line(charge: Charge, names: Names, month: str) -> Line:
+def _line(charge: Charge, names: Names, month: str, kind: str) -> Line:
     return line_of(
         charge.item,
         names,
-        kind=USAGE,
+        kind=kind,
         used_in=month,
         calls=charge.calls,
         quantity=charge.quantity,

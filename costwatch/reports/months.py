@@ -9,7 +9,7 @@ from datetime import datetime
 from django.db.models import Max, Min
 
 from costwatch.accounts.models import Organization
-from costwatch.attribution.models import UsageHour
+from costwatch.attribution.models import CapacityHour, UsageHour
 from costwatch.domain.periods import Period, month_of, name_of_month, next_month
 from costwatch.reports.adjustments import in_force
 from costwatch.reports.models import Closing, Month, State
@@ -76,10 +76,11 @@ def standing_of(organization: Organization, name: str, now: datetime) -> Standin
 
 def _names(organization: Organization, now: datetime, known: Iterable[str]) -> list[str]:
     zone = organization.time_zone
-    first = UsageHour.objects.filter(organization=organization).aggregate(first=Min("hour"))[
-        "first"
+    hours = [
+        table.objects.filter(organization=organization).aggregate(first=Min("hour"))["first"]
+        for table in (UsageHour, CapacityHour)
     ]
-    firsts = [*known, *([name_of_month(month_of(first, zone), zone)] if first else [])]
+    firsts = [*known, *(name_of_month(month_of(hour, zone), zone) for hour in hours if hour)]
     if not firsts:
         return []
     names, last = [min(firsts)], name_of_month(month_of(now, zone), zone)
@@ -101,5 +102,9 @@ def _period(
 
 
 def _is_used(organization: Organization, period: Period) -> bool:
-    hours = UsageHour.objects.filter(organization=organization, calls__gt=0)
-    return hours.filter(hour__gte=period.start, hour__lt=period.end).exists()
+    """By calls, or by devices that were there for them: those cost when nobody calls, too."""
+    within = {"organization": organization, "hour__gte": period.start, "hour__lt": period.end}
+    return (
+        UsageHour.objects.filter(calls__gt=0, **within).exists()
+        or CapacityHour.objects.filter(wall_ns__gt=0, **within).exists()
+    )

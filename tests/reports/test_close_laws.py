@@ -16,11 +16,15 @@ from hypothesis.extra.django import TestCase
 
 from costwatch.accounts.models import Organization, Team
 from costwatch.attribution.assignment import reassign
-from costwatch.attribution.models import AssignmentRule, UsageHour
+from costwatch.attribution.models import AssignmentRule, CapacityHour, UsageHour
 from costwatch.domain import money
+from costwatch.domain.idle import Policy
 from costwatch.domain.periods import Period
+from costwatch.domain.pricing import NS_PER_HOUR
+from costwatch.pricing.capacity import Kind, capacity_charges
 from costwatch.pricing.cost import Dimension, costs
 from costwatch.pricing.models import Meter
+from costwatch.pricing.pools import set_policy
 from costwatch.reports import close
 from costwatch.reports.adjustments import in_force, pending
 from costwatch.reports.chargeback import chargeback, frozen
@@ -30,7 +34,8 @@ from costwatch.reports.lines import Line
 from costwatch.reports.models import Closing
 from costwatch.reports.months import standings
 from tests.factories import OrganizationFactory, TeamFactory
-from tests.pricing.usage import offering, source, token_price, used
+from tests.pricing.capacity import told
+from tests.pricing.usage import device_price, offering, source, token_price, used
 
 FEATURES = ("chat", "search", "")
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-99")  # the last never has a price
@@ -61,8 +66,21 @@ rules = st.tuples(
     st.sampled_from(FEATURES[:2]),
     st.sampled_from([None, HOURS[4]]),
 )
+devices = st.tuples(
+    st.just("device"),
+    st.sampled_from([0, 1, None]),
+    st.sampled_from(HOURS),
+    st.integers(0, NS_PER_HOUR),
+    st.integers(0, NS_PER_HOUR),
+)
+policies = st.tuples(
+    st.just("policy"), st.sampled_from(Policy), st.sampled_from([None, *HOURS[1::2]])
+)
+device_prices = st.tuples(st.just("device_price"), st.sampled_from(["0", "3.59", "4.000001"]))
 moves = st.sampled_from([("close",), ("close",), ("close",), ("reopen",)])
-events = st.lists(st.one_of(uses, uses, prices, rules), min_size=1, max_size=4)
+events = st.lists(
+    st.one_of(uses, uses, prices, rules, devices, policies, device_prices), min_size=1, max_size=4
+)
 chapters = st.lists(st.tuples(events, moves), min_size=3, max_size=6)
 
 
@@ -93,6 +111,26 @@ class World:
 
     def _price(self, model: str, meter: Meter, amount: str, start: datetime | None) -> None:
         token_price(self.organization, meter, amount, model=model, start=start)
+
+    def _device(self, team: int | None, hour: datetime, used_ns: int, told_ns: int) -> None:
+        """A call on one's own device, in an hour of which the device itself may say something else."""
+        who = source(self.organization, None if team is None else self.teams[team], "chat")
+        own = offering(self.organization, "", "llama", device_type="H100")
+        used(who, own, hour, device_ns=used_ns)
+        CapacityHour.objects.filter(organization=self.organization, hour=hour).delete()
+        told(
+            self.organization,
+            hour,
+            attributed_ns=told_ns,
+            unattributed_ns=(NS_PER_HOUR - told_ns) // 3,
+        )
+
+    def _device_price(self, per_hour: str) -> None:
+        device_price(self.organization, "H100", per_hour)
+
+    def _policy(self, policy: Policy, start: datetime | None) -> None:
+        reserved = {self.teams[0]: 35} if policy is Policy.RESERVED else {}
+        set_policy(self.organization, None, policy, start, reserved)
 
     def _rule(self, team: int, feature: str, start: datetime | None) -> None:
         AssignmentRule.objects.create(
@@ -165,11 +203,16 @@ class Laws(TestCase):
             if standing.closing is None:
                 open_lines = chargeback(organization, standing.period).lines
                 lines += [line for line in open_lines if line.used_in == standing.name]
-        now = costs(organization, EVER, group_by=[Dimension.TEAM])
-        assert by_team((line.team_id, line.exact_cost) for line in lines) == by_team(
+        now = [
             (row.key[Dimension.TEAM], row.cost)
-            for row in now  # type: ignore[misc]  # ids of teams
-        )
+            for row in costs(organization, EVER, group_by=[Dimension.TEAM])
+        ]
+        now += [
+            (charge.team_id, charge.cost)
+            for charge in capacity_charges(organization, EVER)
+            if charge.kind is not Kind.USAGE
+        ]
+        assert by_team((line.team_id, line.exact_cost) for line in lines) == by_team(now)  # type: ignore[arg-type]  # ids of teams
         for closing in Closing.objects.filter(organization=organization):
             assert files_of(closing) == world.files[closing.pk]
             assert digest_of_closing(closing) == closing.sha256

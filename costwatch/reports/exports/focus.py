@@ -262,7 +262,7 @@ def _ours(line: Line) -> dict[str, Value]:
 
 
 def _description(line: Line) -> str:
-    what = line.device_type or "/".join(part for part in (line.provider, line.model) if part)
+    what = "/".join(filter(None, [line.device_type or line.provider, line.model]))
     text = f"{what or 'unknown model'} {line.meter.replace('_', ' ')}"
     if line.kind == ADJUSTMENT:
         return f"Adjustment to {line.used_in} ({line.cause}): {text}"

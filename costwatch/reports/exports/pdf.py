@@ -116,7 +116,7 @@ def _table(chargeback: Chargeback, with_team: bool) -> list[list[Paragraph]]:
 
 
 def _row(line: Line, with_team: bool) -> list[Paragraph]:
-    what = line.device_type or " ".join(part for part in (line.provider, line.model) if part)
+    what = " ".join(filter(None, [line.device_type or line.provider, line.model]))
     meter = "device time" if line.meter == "device_ns" else line.meter.replace("_", " ")
     details = [meter, line.service_tier, line.method]
     if with_team:
