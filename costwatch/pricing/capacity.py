@@ -116,12 +116,16 @@ SELECT metered.hour, offering.device_type, payer.team_id, offering.allocation_me
 """
 
 
-def capacity_charges(organization: Organization, period: Period) -> list[CapacityCharge]:
+def capacity_charges(
+    organization: Organization, period: Period, pools: Pools | None = None
+) -> list[CapacityCharge]:
     """By pool, device type, team, kind, method, policy and price, in their order.
+
+    pools   None: as they are set up now.
 
     The charges of usage sum to what costs() says for these devices; all of a pool's, to its bill.
     """
-    pools = Pools(organization)
+    pools = pools or Pools(organization)
     sums: dict[_Key, _Used] = defaultdict(_Used)
     for month in _months(organization, period):
         groups = _hours(organization, month, pools)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 
 from django.db import transaction
+from django.db.models import Max
 
 from costwatch.accounts.models import AuditEvent, Organization, Team, User
 from costwatch.domain.idle import PERCENT, Policy
@@ -53,26 +55,34 @@ class Pools:
         return at(self._fitting[device], hour)
 
     def policy(self, pool_id: int | None, hour: datetime) -> Held:
-        return at(self._policies[pool_id], hour) or UNCHOSEN
+        return at(self._policies.get(pool_id, ()), hour) or UNCHOSEN
+
+    def with_policy(self, pool_id: int | None, held: Held, valid_from: datetime | None) -> Pools:
+        """These pools as they would be with a policy from an hour on, which is not saved."""
+        changed = copy(self)
+        kept = [one for one in self._policies.get(pool_id, ()) if one.valid_from != valid_from]
+        rows = [*kept, Ranged(valid_from, None, held)]
+        changed._policies = {**self._policies, pool_id: sorted(rows, key=_begins, reverse=True)}
+        return changed
 
 
 def _fits(pattern: str, name: str) -> bool:
     return not pattern or fnmatchcase(name.lower(), pattern.lower())
 
 
-def _policies(organization: Organization) -> Mapping[int | None, list[Ranged[Held]]]:
+def _policies(organization: Organization) -> dict[int | None, list[Ranged[Held]]]:
     """By pool, the latest first: a policy holds until the next one begins."""
     found: dict[int | None, list[Ranged[Held]]] = defaultdict(list)
     rows = IdlePolicy.objects.filter(organization=organization).prefetch_related("reservations")
-    for row in sorted(rows, key=_begins, reverse=True):
+    for row in rows:
         percents = {one.team_id: one.percent for one in row.reservations.all()}
         held = Held(Policy(row.policy), percents)
         found[row.pool_id].append(Ranged(row.valid_from, None, held))
-    return found
+    return {pool: sorted(held, key=_begins, reverse=True) for pool, held in found.items()}
 
 
-def _begins(row: IdlePolicy) -> tuple[bool, float]:
-    return row.valid_from is not None, row.valid_from.timestamp() if row.valid_from else 0.0
+def _begins(one: Ranged[Held]) -> tuple[bool, float]:
+    return one.valid_from is not None, one.valid_from.timestamp() if one.valid_from else 0.0
 
 
 @transaction.atomic
@@ -90,7 +100,7 @@ def set_policy(
     Raises ValueError for what is no whole hour, and for reservations of more than the pool, of none under the policy
     that needs them, or of any under one that does not.
     """
-    _expect(valid_from, policy, reserved_percent)
+    expect_policy(valid_from, policy, reserved_percent)
     IdlePolicy.objects.filter(organization=organization, pool=pool, valid_from=valid_from).delete()
     row = IdlePolicy.objects.create(
         organization=organization,
@@ -117,9 +127,10 @@ def set_policy(
     return row
 
 
-def _expect(
+def expect_policy(
     valid_from: datetime | None, policy: Policy, reserved_percent: Mapping[Team, int]
 ) -> None:
+    """Raises ValueError as set_policy does."""
     if valid_from is not None and valid_from != hour_of(valid_from):
         raise ValueError(f"{valid_from.isoformat()}: expected a whole hour, such as 09:00")
     if bool(reserved_percent) != (policy is Policy.RESERVED):
@@ -129,3 +140,50 @@ def _expect(
         )
     if (percent := sum(reserved_percent.values())) > PERCENT:
         raise ValueError(f"reservations of {percent} %: expected 100 % at most; lower some of them")
+
+
+@transaction.atomic
+def make_pool(
+    organization: Organization,
+    name: str,
+    *,
+    device_type: str,
+    device_id: str,
+    valid_from: datetime | None = None,
+    actor: User | None = None,
+) -> Pool:
+    """A pool of the devices that fit both patterns and no earlier pool; or more devices of one that there is.
+
+    Raises ValueError for a name or an hour that can't be, and for patterns that every device fits.
+    """
+    if not name or name == DEFAULT:
+        raise ValueError(f"pool {name!r}: expected another name, such as training")
+    if not device_type and not device_id:
+        raise ValueError(
+            "every device fits empty patterns; expected a type or a device, such as *H100*"
+        )
+    if valid_from is not None and valid_from != hour_of(valid_from):
+        raise ValueError(f"{valid_from.isoformat()}: expected a whole hour, such as 09:00")
+    Organization.objects.select_for_update().get(pk=organization.pk)  # priorities are counted on
+    pool, _ = Pool.objects.get_or_create(organization=organization, name=name)
+    last = PoolRule.objects.filter(organization=organization).aggregate(last=Max("priority"))
+    PoolRule.objects.create(
+        organization=organization,
+        pool=pool,
+        priority=(last["last"] or 0) + 1,
+        device_type=device_type,
+        device_id=device_id,
+        valid_from=valid_from,
+    )
+    AuditEvent.objects.create(
+        organization=organization,
+        actor=actor,
+        action="pool.rule_added",
+        target=name,
+        details={
+            "device_type": device_type,
+            "device_id": device_id,
+            "valid_from": valid_from.isoformat() if valid_from else None,
+        },
+    )
+    return pool
