@@ -186,7 +186,7 @@ def costs(
     Days and months are those of the organization's time zone; an hour belongs to the day in which it begins. What
     nobody pays is always there, under team None. Without group_by it is one row, or none where nothing was used.
     """
-    where, values = _where(filters or Filters())
+    where, values = conditions(filters or Filters())
     by_meter = Dimension.METER in group_by
     query = metered(by_meter=by_meter) + _GROUPED.format(
         keys=", ".join([_KEYS[dimension] for dimension in group_by] or ["NULL"]),
@@ -223,8 +223,8 @@ def _quantity(name: str, by_meter: bool) -> str:
     return f"coalesce(sum(metered.{name}) FILTER (WHERE metered.meter = '{meter}'), 0)"
 
 
-def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
-    """Conditions, which are constants of this file, and the values for their parameters."""
+def conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:
+    """Of a query with source, offering and payer: constants of this file, and the values for their parameters."""
     where, values = ["true"], dict[str, Any]()
     wanted = {
         Dimension.MODEL: filters.model,

@@ -14,6 +14,7 @@ from costwatch.accounts.models import Organization
 from costwatch.domain import money
 from costwatch.domain.periods import Period
 from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, PriceState, state_of
+from costwatch.pricing.cost import Filters, conditions
 from costwatch.pricing.matching import tier_of
 from costwatch.pricing.metered import metered
 from costwatch.pricing.models import Meter, Price, unit_label
@@ -24,8 +25,13 @@ _USED = f"""
 SELECT offering.provider, coalesce(nullif(offering.response_model, ''), offering.request_model),
        metered.meter, offering.service_tier, offering.device_type, metered.price_id,
        sum(metered.calls), sum(CASE metered.meter {_QUANTITY} END), sum(metered.cost)
-  FROM metered JOIN attribution_offering AS offering ON offering.id = metered.offering_id
- WHERE metered.meter IS NOT NULL
+  FROM metered
+  JOIN attribution_source AS source ON source.id = metered.source_id
+  JOIN attribution_offering AS offering ON offering.id = metered.offering_id
+  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
+       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
+       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+ WHERE metered.meter IS NOT NULL AND {{where}}
  GROUP BY 1, 2, 3, 4, 5, 6
 """  # noqa: S608  only meters are put in
 
@@ -60,12 +66,19 @@ class SkuUse:
         return bool(self.sku.device_type or (self.sku.provider and self.sku.model))
 
 
-def skus_used(organization: Organization, period: Period) -> list[SkuUse]:
-    """Without a price first, by quantity; then by cost. A SKU whose price changed is there for each."""
+def skus_used(
+    organization: Organization, period: Period, filters: Filters | None = None
+) -> list[SkuUse]:
+    """Without a price first, by quantity; then by cost. A SKU whose price changed is there for each.
+
+    The costs sum to what costs() says with the same filters, to the last digit.
+    """
+    where, values = conditions(filters or Filters())
     with connection.cursor() as cursor:
         cursor.execute(
-            metered(by_meter=True) + _USED,
+            metered(by_meter=True) + _USED.format(where=" AND ".join(where)),
             {
+                **values,
                 "organization": organization.pk,
                 "start": period.start,
                 "end": period.end,

@@ -12,7 +12,7 @@ from hypothesis.extra.django import TestCase
 from costwatch.accounts.models import AuditEvent, Organization
 from costwatch.domain.periods import Period
 from costwatch.domain.pricing import TOKENS_PER_PRICE, PriceState, UnitPrice
-from costwatch.pricing.cost import Dimension, costs
+from costwatch.pricing.cost import Dimension, Filters, costs, total
 from costwatch.pricing.in_use import skus_used
 from costwatch.pricing.models import Price
 from costwatch.pricing.prices import PriceRange, set_price
@@ -112,6 +112,13 @@ class AsItWillBe(TestCase):
             assert by_team(organization) == before
             set_price(organization, OUTPUT, price, period, source="test")
             after = by_team(organization)
+            for only in (
+                Filters(),
+                Filters(team_ids=frozenset({team.pk})),
+                Filters(unattributed=True),
+            ):
+                made_of = sum(use.cost for use in skus_used(organization, WIDE, only))
+                assert made_of == total(organization, WIDE, only).cost
             assert sum(row.difference for row in shown) == sum(after.values()) - sum(
                 before.values()
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from django.test import Client
 
 from costwatch.accounts.models import Membership, Organization
 from costwatch.pricing.models import Price
-from tests.factories import NOON, MembershipFactory
+from tests.factories import NOON, MembershipFactory, TeamFactory
 from tests.web.conftest import client_of
 
 RANKER = {
@@ -106,3 +107,26 @@ def test_a_contracted_price_is_changed_in_the_hours_in_which_it_holds(
     page = text(finance_client, "/prices/")
     began = f"{NOON.replace(minute=0) - timedelta(days=30):%Y-%m-%dT%H:%M}"
     assert f'name="valid_from" value="{began}"' in page
+
+
+def test_a_teams_cost_is_taken_apart_into_quantity_and_price(
+    furnished: Organization, member_client: Client
+) -> None:
+    team = furnished.teams.get(slug="summaries")
+    shown = text(member_client, f"/teams/{team.pk}/")
+    assert f"/prices/?team={team.pk}" in shown
+    page = text(member_client, "/prices/", team=str(team.pk))
+    assert "What Summaries pays for" in page
+    assert "claude-sonnet-4-5" in page
+    assert "ranker-7b" not in page
+    calls = html.unescape(re.findall(r'href="(/calls/\?[^"]*)"', page)[0])
+    assert "Summaries" in text(member_client, calls)
+    nobody = text(member_client, "/prices/", team="unattributed")
+    assert "gpt-4o-2024-08-06" in nobody
+    assert "claude-sonnet-4-5" not in nobody
+
+
+def test_a_team_of_somebody_else_is_no_team(furnished: Organization, member_client: Client) -> None:
+    foreign = TeamFactory(name="Elsewhere")
+    for team in (str(foreign.pk), "x", "9" * 40):
+        text(member_client, "/prices/", status=404, team=team)

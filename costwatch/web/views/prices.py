@@ -1,5 +1,7 @@
 """Prices: what was used without one, what was used at which one; set by finance and owners.
 
+Of a team the same page says what its cost is made of: quantity × price, who set the price, and the calls.
+
 Nothing is saved before its effect was shown: a form is sent to be previewed, and then, unchanged, to be saved.
 """
 
@@ -8,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_GET, require_http_methods
 
+from costwatch.accounts.teams import team_subtree
+from costwatch.domain import money
+from costwatch.domain.periods import Period
+from costwatch.pricing.cost import Filters
 from costwatch.pricing.in_use import skus_used
 from costwatch.pricing.prices import set_price
 from costwatch.reports.repricing import preview_of_price
@@ -21,6 +28,8 @@ from costwatch.web.forms import PriceForm
 from costwatch.web.months import month_shown
 from costwatch.web.scope import Scope, show
 
+UNATTRIBUTED = "unattributed"
+_LONGEST_ID = 18
 _PREFILLED = (
     "provider",
     "model",
@@ -36,7 +45,8 @@ _PREFILLED = (
 @require_GET
 def index(request: HttpRequest, scope: Scope) -> HttpResponse:
     month = month_shown(request, scope.organization)
-    uses = skus_used(scope.organization, month.period)
+    team, filters = _paid_by(request, scope)
+    uses = skus_used(scope.organization, month.period, filters)
     return show(
         request,
         scope,
@@ -44,8 +54,32 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         month=month,
         unpriced=[use for use in uses if use.price is None],
         priced=[use for use in uses if use.price is not None],
+        total=money.total(use.cost for use in uses),
+        team=team,
+        beside_month=f"&team={request.GET['team']}" if team else "",
+        calls_asked=_calls_of(scope, month.period, request.GET.get("team", "")),
         currency=scope.organization.currency,
     )
+
+
+def _calls_of(scope: Scope, period: Period, team: str) -> str:
+    """The part of the calls page's address that says whose, and when."""
+    days = period.dates(scope.organization.time_zone)
+    payer = {"payer" if team == UNATTRIBUTED else "team": team} if team else {}
+    return urlencode({**payer, "start": days[0].isoformat(), "end": days[-1].isoformat()})
+
+
+def _paid_by(request: HttpRequest, scope: Scope) -> tuple[str, Filters]:
+    """Whose use is shown, by name, and the filter for it: a team's with those below it, or what nobody pays; empty: all."""
+    asked = request.GET.get("team", "")
+    if not asked:
+        return "", Filters()
+    if asked == UNATTRIBUTED:
+        return UNATTRIBUTED, Filters(unattributed=True)
+    if not asked.isdecimal() or len(asked) > _LONGEST_ID:
+        raise Http404
+    team = get_object_or_404(scope.organization.teams, pk=int(asked))
+    return team.name, Filters(team_ids=team_subtree(team))
 
 
 @require_http_methods(["GET", "POST"])
