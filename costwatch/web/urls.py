@@ -6,6 +6,7 @@ from costwatch.web.scope import Needs, page
 from costwatch.web.views import (
     budgets,
     calls,
+    capacity,
     content,
     ingest,
     organization,
@@ -33,6 +34,9 @@ urlpatterns = [
     page("teams/<int:team_id>/", team.team, name="team"),
     page("calls/", calls.index, name="calls"),
     page("calls/<uuid:call_id>/", calls.call, name="call"),
+    page("capacity/", capacity.index, name="capacity"),
+    page("capacity/policy/", capacity.policy, name="capacity-policy", needs=Needs.MONEY),
+    page("capacity/pool/", capacity.pool, name="capacity-pool", needs=Needs.MONEY),
     page("budgets/", budgets.index, name="budgets"),
     page("budgets/new/", budgets.create, name="budget-create", needs=Needs.MONEY),
     page("budgets/<int:budget_id>/", budgets.change, name="budget-change", needs=Needs.MONEY),

@@ -180,6 +180,8 @@ MEMBERS_MAY_NOT = {
     "budget-create",
     "budget-change",
     "budget-delete",
+    "capacity-policy",
+    "capacity-pool",
     "price-set",
     "recommendation-status",
     "settings-change-key",

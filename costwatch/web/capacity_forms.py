@@ -1,0 +1,102 @@
+"""What people say about pools of their own devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django import forms
+
+from costwatch.accounts.models import Organization, Team
+from costwatch.domain.idle import Policy
+from costwatch.pricing.models import Pool
+from costwatch.pricing.pools import DEFAULT, Held, expect_policy
+from costwatch.pricing.prices import hour_named
+
+POLICIES = {
+    Policy.PLATFORM: "the platform: nobody's team",
+    Policy.PROPORTIONAL: "teams by their use of the hour",
+    Policy.RESERVED: "teams by what they reserved and did not use",
+    Policy.PEAK: "teams by their busiest hour of the month",
+}
+
+
+class _HourField(forms.CharField):
+    """A whole UTC hour; None without one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            required=False,
+            max_length=40,
+            label="From the hour, in UTC",
+            widget=forms.TextInput(attrs={"placeholder": "2026-11-23T09:00; empty: always"}),
+        )
+
+    def clean(self, value: Any) -> datetime | None:
+        text = super().clean(value)
+        try:
+            return hour_named(text) if text else None
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+class PolicyForm(forms.Form):
+    """Who carries a pool's rest from an hour on. A team's percent is in the field percent_ID."""
+
+    pool = forms.ModelChoiceField(
+        Pool.objects.none(), required=False, label="Pool", empty_label=DEFAULT
+    )
+    policy = forms.ChoiceField(
+        choices=[(one.value, text) for one, text in POLICIES.items()], label="Carried by"
+    )
+    valid_from = _HourField()
+
+    def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        pool = self.fields["pool"]
+        assert isinstance(pool, forms.ModelChoiceField)
+        pool.queryset = Pool.objects.filter(organization=organization).order_by("name")
+        self.teams = list(organization.teams.order_by("name"))
+        for team in self.teams:
+            self.fields[f"percent_{team.pk}"] = forms.IntegerField(
+                required=False, min_value=1, max_value=100, label=f"Reserved by {team.name}, %"
+            )
+
+    @property
+    def percents(self) -> Mapping[Team, int]:
+        said = {team: self.cleaned_data.get(f"percent_{team.pk}") for team in self.teams}
+        return {team: percent for team, percent in said.items() if percent}
+
+    @property
+    def held(self) -> Held:
+        percents = {team.pk: percent for team, percent in self.percents.items()}
+        return Held(Policy(self.cleaned_data["policy"]), percents)
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        if not self.errors:
+            try:
+                expect_policy(found["valid_from"], Policy(found["policy"]), self.percents)
+            except ValueError as error:
+                raise forms.ValidationError(str(error)) from None
+        return found
+
+
+class PoolForm(forms.Form):
+    """Which devices are a pool: patterns of * and ?."""
+
+    name = forms.CharField(max_length=100, label="Pool")
+    device_type = forms.CharField(
+        max_length=255,
+        required=False,
+        label="Type of device",
+        widget=forms.TextInput(attrs={"placeholder": "*H100*; empty: any"}),
+    )
+    device_id = forms.CharField(
+        max_length=255,
+        required=False,
+        label="Device",
+        widget=forms.TextInput(attrs={"placeholder": "GPU-7f…; empty: any"}),
+    )
+    valid_from = _HourField()
