@@ -9,10 +9,12 @@ from typing import Any
 from django import forms
 
 from costwatch.accounts.models import Organization, Team
+from costwatch.domain.device_price import Bought, Rented
 from costwatch.domain.idle import Policy
 from costwatch.pricing.models import Pool
 from costwatch.pricing.pools import DEFAULT, Held, expect_policy
 from costwatch.pricing.prices import hour_named
+from costwatch.reports.periods import within_reach
 
 POLICIES = {
     Policy.PLATFORM: "the platform: nobody's team",
@@ -36,7 +38,10 @@ class _HourField(forms.CharField):
     def clean(self, value: Any) -> datetime | None:
         text = super().clean(value)
         try:
-            return hour_named(text) if text else None
+            moment = hour_named(text) if text else None
+            if moment:
+                within_reach(moment, text)
+            return moment
         except ValueError as error:
             raise forms.ValidationError(str(error)) from None
 
@@ -100,3 +105,72 @@ class PoolForm(forms.Form):
         widget=forms.TextInput(attrs={"placeholder": "GPU-7f…; empty: any"}),
     )
     valid_from = _HourField()
+
+
+class DevicePriceForm(forms.Form):
+    """What a type of device costs by the hour, from how one came by it."""
+
+    device_type = forms.CharField(max_length=255, label="Type of device, as telemetry says")
+    commitment = forms.ChoiceField(
+        choices=[
+            ("on_demand", "rented on demand"),
+            ("reserved", "rented, reserved"),
+            ("bought", "bought"),
+        ],
+        label="How one came by it",
+    )
+    hourly_price = forms.DecimalField(
+        required=False, min_value=0, max_digits=20, decimal_places=8, label="Rented: an hour"
+    )
+    purchase_price = forms.DecimalField(
+        required=False, min_value=0, max_digits=14, decimal_places=2, label="Bought: purchase price"
+    )
+    residual_value = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_digits=14,
+        decimal_places=2,
+        label="Bought: worth at the end",
+    )
+    lifetime_months = forms.IntegerField(
+        required=False, min_value=1, max_value=240, label="Bought: lifetime in months"
+    )
+    watts = forms.IntegerField(
+        required=False, min_value=0, max_value=100_000, label="Bought: power in watts"
+    )
+    kwh_price = forms.DecimalField(
+        required=False, min_value=0, max_digits=10, decimal_places=6, label="Bought: price of a kWh"
+    )
+    valid_from = _HourField()
+
+    def __init__(self, *args: Any, currency: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.currency = currency
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean() or {}
+        needed = _BOUGHT if found.get("commitment") == "bought" else ("hourly_price",)
+        for name in needed:
+            if name not in self.errors and found.get(name) is None:
+                self.add_error(name, "Needed for this; 0 where it costs nothing.")
+        if not self.errors:
+            try:
+                found["terms"] = self._terms(found)
+            except ValueError as error:
+                raise forms.ValidationError(str(error)) from None
+        return found
+
+    def _terms(self, said: Mapping[str, Any]) -> Rented | Bought:
+        if said["commitment"] == "bought":
+            return Bought(
+                said["purchase_price"],
+                said["residual_value"],
+                said["lifetime_months"],
+                said["watts"],
+                said["kwh_price"],
+                self.currency,
+            )
+        return Rented(said["hourly_price"], said["commitment"] == "reserved", self.currency)
+
+
+_BOUGHT = ("purchase_price", "residual_value", "lifetime_months", "watts", "kwh_price")

@@ -36,6 +36,7 @@ urlpatterns = [
     page("calls/<uuid:call_id>/", calls.call, name="call"),
     page("capacity/", capacity.index, name="capacity"),
     page("capacity/policy/", capacity.policy, name="capacity-policy", needs=Needs.MONEY),
+    page("capacity/price/", capacity.price, name="capacity-price", needs=Needs.MONEY),
     page("capacity/pool/", capacity.pool, name="capacity-pool", needs=Needs.MONEY),
     page("budgets/", budgets.index, name="budgets"),
     page("budgets/new/", budgets.create, name="budget-create", needs=Needs.MONEY),

@@ -9,7 +9,7 @@ from django.test import Client
 
 from costwatch.accounts.models import AuditEvent, Membership, Organization, Team, User
 from costwatch.domain.pricing import NS_PER_HOUR
-from costwatch.pricing.models import IdlePolicy, PoolRule
+from costwatch.pricing.models import IdlePolicy, PoolRule, Price
 from tests.factories import MembershipFactory, TeamFactory
 from tests.pricing.capacity import told
 from tests.pricing.usage import HOUR, device_price, offering, source, used
@@ -49,7 +49,7 @@ def test_a_member_sees_usage_and_fully_loaded_cost_and_may_change_nothing(
     assert "Secret searchers measured" in page
     assert "All pools $4.00" in page
     assert "Set who carries the rest" not in page
-    for path in ("/capacity/policy/", "/capacity/pool/"):
+    for path in ("/capacity/policy/", "/capacity/pool/", "/capacity/price/"):
         assert member_client.get(path).status_code == 403
         assert member_client.post(path, {"policy": "peak", "name": "x"}).status_code == 403
 
@@ -107,3 +107,45 @@ def test_a_pool_takes_its_devices_out_of_the_default_one(
     empty = finance_client.post("/capacity/pool/", {"name": "all"})
     assert empty.status_code == 400
     assert "every device fits" in empty.content.decode()
+
+
+BOUGHT = {
+    "device_type": "H100",
+    "commitment": "bought",
+    "purchase_price": "30000",
+    "residual_value": "3000",
+    "lifetime_months": "48",
+    "watts": "700",
+    "kwh_price": "0.20",
+}
+
+
+def test_a_bought_devices_price_shows_its_formula_before_it_is_saved(
+    finance_client: Client, team: Team
+) -> None:
+    shown = finance_client.post("/capacity/price/", BOUGHT).content.decode()
+    assert "(30000 − 3000) USD / (48 × 730 h) + 700 W / 1,000 × 0.20 USD/kWh" in shown
+    assert "$0.91" in shown
+    assert not Price.objects.filter(source__startswith="bought").exists()
+    [digest] = re.findall(r'name="previewed" value="(\w+)"', shown)
+    answer = finance_client.post("/capacity/price/", {**BOUGHT, "previewed": digest})
+    assert answer.status_code == 302
+    price = Price.objects.get(source__startswith="bought")
+    assert (price.unit_label, price.approved_by is not None) == ("35,040 device-hours", True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"watts": ""}, "Needed for this"),
+        ({"residual_value": "30001"}, "expected from 0 to the purchase price"),
+        ({"commitment": "reserved"}, "Needed for this"),
+        ({"valid_from": "9999-12-31T23:00"}, "9999"),
+    ],
+)
+def test_terms_that_make_no_price_are_answered_with_why(
+    finance_client: Client, organization: Organization, changed: dict[str, str], said: str
+) -> None:
+    answer = finance_client.post("/capacity/price/", {**BOUGHT, **changed})
+    assert answer.status_code == 400
+    assert said in answer.content.decode()

@@ -182,6 +182,7 @@ MEMBERS_MAY_NOT = {
     "budget-delete",
     "capacity-policy",
     "capacity-pool",
+    "capacity-price",
     "price-set",
     "recommendation-status",
     "settings-change-key",

@@ -16,11 +16,16 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from costwatch.domain.idle import Policy
 from costwatch.domain.money import total
+from costwatch.domain.pricing import NS_PER_HOUR
 from costwatch.pricing.capacity import capacity_charges
+from costwatch.pricing.device_prices import set_device_price
 from costwatch.pricing.loaded import bills, loads, moved
-from costwatch.pricing.models import IdlePolicy, PoolRule
+from costwatch.pricing.models import IdlePolicy, Meter, PoolRule
 from costwatch.pricing.pools import make_pool, set_policy
-from costwatch.web.capacity_forms import POLICIES, PolicyForm, PoolForm
+from costwatch.pricing.prices import PriceRange
+from costwatch.pricing.rates import Sku
+from costwatch.reports.repricing import preview_of_price
+from costwatch.web.capacity_forms import POLICIES, DevicePriceForm, PolicyForm, PoolForm
 from costwatch.web.months import month_shown
 from costwatch.web.scope import Scope, show
 
@@ -103,3 +108,31 @@ def pool(request: HttpRequest, scope: Scope) -> HttpResponse:
             messages.success(request, f"These devices are in the pool {made} now.")
             return redirect("capacity")
     return show(request, scope, "web/capacity/pool.html", 400 if form.errors else 200, form=form)
+
+
+@require_http_methods(["GET", "POST"])
+def price(request: HttpRequest, scope: Scope) -> HttpResponse:
+    """A device's price from its terms; as for a policy, set when it comes again with what was shown."""
+    organization = scope.organization
+    form = DevicePriceForm(request.POST or None, currency=organization.currency)
+    context: dict[str, Any] = {"form": form, "currency": organization.currency}
+    if request.method == "POST" and form.is_valid():
+        said = form.cleaned_data
+        terms, period = said["terms"], PriceRange(said["valid_from"])
+        digest = hashlib.sha256(f"{said['device_type']}\0{terms}\0{period}".encode()).hexdigest()
+        if request.POST.get("previewed") == digest:
+            made = set_device_price(
+                organization, said["device_type"], terms, period, approved_by=scope.user
+            )
+            messages.success(
+                request, f"Set, and applied to all months that are not closed: {made}."
+            )
+            return redirect("capacity")
+        sku = Sku("", "", Meter.DEVICE_NS, device_type=said["device_type"])
+        context |= {
+            "digest": digest,
+            "terms": terms,
+            "hourly": terms.unit_price.cost(NS_PER_HOUR).amount,
+            "preview": preview_of_price(organization, sku, terms.unit_price, period),
+        }
+    return show(request, scope, "web/capacity/price.html", 400 if form.errors else 200, **context)
