@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -104,8 +104,17 @@ _Group = tuple[int | None, str]  # pool and device type
 _Hours = dict[datetime, _Hour]
 _Key = tuple[int | None, str, Payer, Kind, str, str, UnitPrice | None]
 
+
+class _Moments(dict[int, datetime]):
+    """Moments by their seconds since 1970: a month has few hours, and a row for each team in each."""
+
+    def __missing__(self, epoch: int) -> datetime:
+        self[epoch] = datetime.fromtimestamp(epoch, UTC)
+        return self[epoch]
+
+
 _USED = """
-SELECT metered.hour, offering.device_type, payer.team_id, offering.allocation_method,
+SELECT extract(epoch FROM metered.hour)::bigint, offering.device_type, payer.team_id, offering.allocation_method,
        sum(metered.device_ns), sum(metered.unpriced_device_ns), sum(metered.cost)
   FROM metered
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id AND offering.device_type <> ''
@@ -152,7 +161,9 @@ def _months(organization: Organization, period: Period) -> Iterator[Period]:
 def _hours(organization: Organization, month: Period, pools: Pools) -> dict[_Group, _Hours]:
     groups: dict[_Group, _Hours] = defaultdict(dict)
     there = _told(organization, month, pools, groups)
-    for hour, device_type, payer, method, ns, unpriced_ns, cost in _rows(organization, month):
+    hours = _Moments()
+    for epoch, device_type, payer, method, ns, unpriced_ns, cost in _rows(organization, month):
+        hour = hours[epoch]
         one = _Used(int(ns), int(unpriced_ns), _units(cost))
         ids = there.get((hour, device_type)) or {pools.of(device_type, "", hour)}
         for pool_id, part in _parts(one, groups, hour, device_type, ids):
@@ -253,6 +264,8 @@ def _carried(
     parts = {Kind.IDLE: rest.idle_ns, Kind.UNATTRIBUTED_BUSY: rest.unattributed_ns}
     costs = _rest_costs(known, use, rest, price)
     for kind, ns in parts.items():
+        if not ns and not costs[kind]:
+            continue
         cost_of = split(costs[kind], by)
         for payer, theirs_ns in split(ns, by).items():
             if theirs_ns or cost_of[payer]:
