@@ -1,19 +1,23 @@
 """GET /capacity"""
 
+from decimal import Decimal
 from typing import Any
 
-from drf_spectacular.utils import extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from costwatch.api.parameters import END, START, period_of
 from costwatch.api.scope import OrganizationView
 from costwatch.attribution import queries
-from costwatch.domain.money import EXACT
+from costwatch.domain.money import EXACT, rounded
+from costwatch.domain.pricing import COST_PLACES
 from costwatch.pricing.capacity import capacity_charges
 from costwatch.pricing.device_time import device_time
 from costwatch.pricing.loaded import Load, bills, loads
+from costwatch.pricing.unit_costs import UnitCost, api_named, unit_costs
 
 
 class CapacitySerializer(serializers.Serializer[Any]):
@@ -84,10 +88,66 @@ class TeamLoadSerializer(PoolBillSerializer):
     team = serializers.CharField()
 
 
+class UnitCostSerializer(serializers.Serializer[Any]):
+    """What a request and a million tokens cost on one's own devices, fully loaded; null: not known. Decimals."""
+
+    device_type = serializers.CharField()
+    model = serializers.CharField()
+    calls = serializers.IntegerField()
+    successful_calls = serializers.IntegerField()
+    tokens = serializers.DictField(child=serializers.IntegerField(), help_text="by meter")
+    usage_cost = serializers.CharField(allow_null=True)
+    loaded_cost = serializers.CharField(allow_null=True)
+    per_request = serializers.CharField(allow_null=True)
+    per_successful_request = serializers.CharField(allow_null=True)
+    per_million_tokens = serializers.CharField(allow_null=True)
+    utilization = serializers.CharField(allow_null=True, help_text="used time / wall time")
+    api_cost = serializers.CharField(allow_null=True, help_text="of the same tokens")
+    per_million_by_class = serializers.DictField(child=serializers.CharField(), allow_null=True)
+    break_even_utilization = serializers.CharField(allow_null=True)
+
+    def to_representation(self, instance: UnitCost) -> dict[str, Any]:
+        api = instance.api
+        return {
+            "device_type": instance.device_type,
+            "model": instance.model,
+            "calls": instance.calls,
+            "successful_calls": instance.successful_calls,
+            "tokens": dict(instance.tokens),
+            **{name: _decimal(getattr(instance, name)) for name in _UNIT_COSTS},
+            "api_cost": _decimal(api.api_cost) if api else None,
+            "per_million_by_class": (
+                {meter: _decimal(cost) for meter, cost in api.by_class.items()} if api else None
+            ),
+            "break_even_utilization": _decimal(api.break_even_utilization) if api else None,
+        }
+
+
+_UNIT_COSTS = (
+    "usage_cost",
+    "loaded_cost",
+    "per_request",
+    "per_successful_request",
+    "per_million_tokens",
+    "utilization",
+)
+
+
+def _decimal(value: Decimal | None) -> str | None:
+    """Quotients have no end: to 20 places."""
+    return None if value is None else f"{rounded(value, COST_PLACES).normalize(EXACT):f}"
+
+
 class CapacityView(OrganizationView):
     @extend_schema(
         summary="Each device's time, whose calls it went to, and who is charged for it, used or not",
-        parameters=[START, END],
+        parameters=[
+            START,
+            END,
+            OpenApiParameter(
+                "against", str, description="An API's model to compare with: openai/gpt-4o-mini."
+            ),
+        ],
         responses=inline_serializer(
             "CapacityPage",
             {
@@ -95,6 +155,7 @@ class CapacityView(OrganizationView):
                 "teams": TeamDeviceTimeSerializer(many=True),
                 "pools": PoolBillSerializer(many=True),
                 "charges": TeamLoadSerializer(many=True),
+                "unit_costs": UnitCostSerializer(many=True),
                 "currency": serializers.CharField(),
             },
         ),
@@ -104,12 +165,20 @@ class CapacityView(OrganizationView):
         rows = queries.capacity(self.organization, period)
         teams = device_time(self.organization, period)
         charges = capacity_charges(self.organization, period)
+        named = request.query_params.get("against", "")
+        against = api_named(named)
+        if named and against is None:
+            raise ValidationError(
+                {"against": [f"{named!r}: expected provider/model, such as openai/gpt-4o-mini"]}
+            )
+        units = unit_costs(self.organization, period, charges, against)
         return Response(
             {
                 "results": CapacitySerializer(rows, many=True).data,
                 "teams": TeamDeviceTimeSerializer(teams, many=True).data,
                 "pools": PoolBillSerializer(bills(charges), many=True).data,
                 "charges": TeamLoadSerializer(loads(self.organization, charges), many=True).data,
+                "unit_costs": UnitCostSerializer(units, many=True).data,
                 "currency": self.organization.currency,
             }
         )

@@ -130,3 +130,14 @@ def test_a_team_of_somebody_else_is_no_team(furnished: Organization, member_clie
     foreign = TeamFactory(name="Elsewhere")
     for team in (str(foreign.pk), "x", "9" * 40):
         text(member_client, "/prices/", status=404, team=team)
+
+
+def test_capacity_says_what_a_request_costs_and_when_an_api_is_cheaper(
+    furnished: Organization, member_client: Client
+) -> None:
+    page = text(member_client, "/capacity/")
+    assert page.index("What a request costs") < page.index("Llama-3.1-8B-Instruct")
+    assert "Breaks even at" not in page
+    compared = text(member_client, "/capacity/", against="openai/gpt-4o-mini")
+    assert "Breaks even at" in compared
+    assert "Expected provider/model" in text(member_client, "/capacity/", against="gpt")

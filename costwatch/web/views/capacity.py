@@ -24,6 +24,7 @@ from costwatch.pricing.models import IdlePolicy, Meter, PoolRule
 from costwatch.pricing.pools import make_pool, set_policy
 from costwatch.pricing.prices import PriceRange
 from costwatch.pricing.rates import Sku
+from costwatch.pricing.unit_costs import api_named, unit_costs
 from costwatch.reports.repricing import preview_of_price
 from costwatch.web.capacity_forms import POLICIES, DevicePriceForm, PolicyForm, PoolForm
 from costwatch.web.months import month_shown
@@ -35,6 +36,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
     month = month_shown(request, scope.organization)
     charges = capacity_charges(scope.organization, month.period)
     found = bills(charges)
+    against = request.GET.get("against", "").strip()
     return show(
         request,
         scope,
@@ -43,6 +45,9 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         bills=found,
         loads=loads(scope.organization, charges),
         total=total(bill.load.loaded_cost for bill in found),
+        units=unit_costs(scope.organization, month.period, charges, api_named(against)),
+        against=against,
+        against_known=api_named(against) is not None,
         currency=scope.organization.currency,
         rules=PoolRule.objects.filter(organization=scope.organization).select_related("pool"),
         policies=_policies(scope),
