@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.decode import decode_batch, decode_graphs, prefill_step
 from benchmarks.gpu.measuring import Bench, Row, percent, seconds_of
 from benchmarks.gpu.shapes import BLOCK_TOKENS, SIX_TENTHS_B, TINY, random_caches, random_model
-from serving.engine.accounting import Work, WorkModel
+from serving.accounting.work_model import Work, WorkModel
 
 
 @torch.inference_mode()

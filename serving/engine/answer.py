@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from serving.engine.accounting import Share
+from serving.accounting.work_model import Share
 from serving.engine.request import Finished, FinishReason, Progress, TokenLogprob, Waste
 from serving.engine.slices import RequestState, Slice
 from serving.engine.text import TextStream

@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from serving.accounting.energy import find_counter
+from serving.accounting.gpus import gpu_ids
+from serving.accounting.neighbours import ask_the_driver
+from serving.accounting.work_model import WorkModel, WorkModelStats
 from serving.constraints.grammars import Grammars
-from serving.engine.accounting import WorkModel, WorkModelStats
 from serving.engine.admission import Limits
 from serving.engine.answer import Matcher, OnProgress
 from serving.engine.config import EngineConfig
 from serving.engine.cores import read_cores
-from serving.engine.energy import find_counter
 from serving.engine.errands import Done, Errand
-from serving.engine.gpus import gpu_ids
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Runner, Step, StepLoop, StepResult
-from serving.engine.neighbours import ask_the_driver
 from serving.engine.pace import Allow, Deadline, IsAtRisk, Pace, no_deadline, no_limit
 from serving.engine.paged_model import PagedSizes, block_bytes, cache_dtype
 from serving.engine.request import (

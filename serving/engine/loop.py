@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from serving.engine.accounting import NOTHING, Share, Work, WorkModel, attribute
+from serving.accounting.device_time import DeviceTime
+from serving.accounting.energy import Counter, EnergyBooks
+from serving.accounting.neighbours import Ask, Neighbours, nobody_else
+from serving.accounting.shadow import PrefixShadow, RequestShadow
+from serving.accounting.work_model import NOTHING, Share, Work, WorkModel, attribute
 from serving.engine.admission import Limits, check
 from serving.engine.answer import Answer, Matcher, OnProgress, Vocabulary
-from serving.engine.device_time import DeviceTime
-from serving.engine.energy import Counter, EnergyBooks
 from serving.engine.errands import Charge
-from serving.engine.neighbours import Ask, Neighbours, nobody_else
 from serving.engine.request import (
     DeviceClock,
     FinishReason,
@@ -27,7 +28,6 @@ from serving.engine.request import (
     TokenLogprob,
 )
 from serving.engine.scheduler import Scheduler
-from serving.engine.shadow import PrefixShadow, RequestShadow
 from serving.engine.slices import RequestState, Slice
 from serving.engine.targets import Kept, Targets
 from serving.engine.text import TextStream

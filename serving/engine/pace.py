@@ -7,7 +7,7 @@ Deadline   tells whose first token is at risk of coming late, by the same
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serving.engine.accounting import PLAIN, Coefficients, Work
+from serving.accounting.work_model import PLAIN, Coefficients, Work
 
 Allow = Callable[[int, int], int | None]
 IsAtRisk = Callable[[int, int], bool]

@@ -9,7 +9,7 @@ the device's time is, and what of it was in vain.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from serving.engine.accounting import WorkModelStats
+from serving.accounting.work_model import WorkModelStats
 from serving.engine.request import DeviceClock, Finished, FinishReason, Progress
 from serving.server.exposition import Family, Histogram, Sample, render
 from serving.server.runtime import Stats

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import torch
 
+from serving.accounting.gpus import gpu_ids
 from serving.engine.aside import aside
 from serving.engine.config import EngineConfig
 from serving.engine.engine import Engine
-from serving.engine.gpus import gpu_ids
 from serving.engine.prepare import device_for, prepare
 from serving.engine.request import EngineFailed
 from serving.models.decoder import Decoder

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from serving.engine.accounting import WorkModelStats
+from serving.accounting.work_model import WorkModelStats
 from serving.engine.errands import Done
 from serving.engine.request import Constraint, DeviceClock, Progress, Request
 from serving.server.tools import Tools

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from serving.accounting.neighbours import Ask, nobody_else
 from serving.engine.admission import Limits
 from serving.engine.kv_cache import BlockPool
 from serving.engine.loop import Delivery, Step, StepLoop, StepResult
-from serving.engine.neighbours import Ask, nobody_else
 from serving.engine.request import Objective, Progress, Request, SamplingParams
 from serving.engine.scheduler import Propose, Scheduler, no_drafts
 from serving.engine.slices import COMING, DRAFT, Slice

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serving.accounting.neighbours import Use
 from serving.engine.loop import StepLoop
-from serving.engine.neighbours import Use
 from serving.engine.request import (
     EngineOverloaded,
     FinishReason,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.accounting import PLAIN, Coefficients
+from serving.accounting.work_model import PLAIN, Coefficients
 from serving.engine.kv_cache import BlockPool
 from serving.engine.pace import Deadline, Pace
 from serving.engine.request import EngineOverloaded, Objective

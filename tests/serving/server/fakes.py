@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from serving.engine.accounting import ModelErrors, WorkModelStats
+from serving.accounting.work_model import ModelErrors, WorkModelStats
 from serving.engine.errands import Charge, Done, Errand
 from serving.engine.request import (
     Constraint,

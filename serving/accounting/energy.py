@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from serving.engine.neighbours import PARTS
+from serving.accounting.neighbours import PARTS
 
 logger = logging.getLogger(__name__)
 

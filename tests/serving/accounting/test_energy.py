@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.energy import EnergyBooks, _powercap_counter, find_counter
-from serving.engine.neighbours import PARTS
+from serving.accounting.energy import EnergyBooks, _powercap_counter, find_counter
+from serving.accounting.neighbours import PARTS
 
 SECOND = 1_000_000_000
 windows = st.lists(

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.engine.gpus import name_of
-from serving.engine.neighbours import PARTS, Neighbours, Use, questions
+from serving.accounting.gpus import name_of
+from serving.accounting.neighbours import PARTS, Neighbours, Use, questions
 from tests.collectors.devices.library import GIB, Gpu, Library, full, process, share
 
 SECOND = 1_000_000_000

@@ -1,7 +1,7 @@
 """What caches would have saved."""
 
+from serving.accounting.shadow import PrefixShadow, RequestShadow
 from serving.engine.prefix import PrefixNames
-from serving.engine.shadow import PrefixShadow, RequestShadow
 from tests.serving.engine.fakes import a_request
 
 

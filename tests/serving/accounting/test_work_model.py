@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serving.engine.accounting import (
+from serving.accounting.work_model import (
     PLAIN,
     Coefficients,
     ModelErrors,
