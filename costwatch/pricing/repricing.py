@@ -24,6 +24,7 @@ from costwatch.pricing.rates import Sku
 
 # A price that is so many times another one was mostly typed for another unit.
 FAR_OFF = 20
+_EXACT = money.EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Repriced:
 
     @property
     def difference(self) -> Decimal:
-        return money.EXACT.subtract(self.after, self.before)
+        return _EXACT.subtract(self.after, self.before)
 
 
 def repriced(
@@ -120,8 +121,9 @@ def list_price(sku: Sku) -> Price | None:
 
 def is_far_off(price: UnitPrice, listed: UnitPrice) -> bool:
     """Whether a price is more than FAR_OFF times the other one, or less than that part of it; of free ones, no."""
-    ours = money.EXACT.multiply(price.amount, Decimal(listed.unit_quantity))
-    theirs = money.EXACT.multiply(listed.amount, Decimal(price.unit_quantity))
+    ours = _EXACT.multiply(price.amount, Decimal(listed.unit_quantity))
+    theirs = _EXACT.multiply(listed.amount, Decimal(price.unit_quantity))
     if price.currency != listed.currency or not ours or not theirs:
         return False
-    return ours > FAR_OFF * theirs or theirs > FAR_OFF * ours
+    far_off = Decimal(FAR_OFF)
+    return ours > _EXACT.multiply(far_off, theirs) or theirs > _EXACT.multiply(far_off, ours)
