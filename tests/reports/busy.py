@@ -8,14 +8,17 @@ from costwatch.accounts.models import Organization
 from costwatch.pricing.models import Meter
 from costwatch.reports.chargeback import Chargeback, frozen
 from tests.factories import TeamFactory
+from tests.pricing.capacity import told
 from tests.pricing.usage import device_price, offering, source, token_price, used
 from tests.reports.closing import IN_DECEMBER, NOVEMBER, OCTOBER, closed
 
 EVIL = '=HYPERLINK("http://x")'
 
+SECOND_NS = 1_000_000_000
+
 
 def november(organization: Organization) -> Chargeback:
-    """Tokens at two prices, device time, a batch tier, what has no price, what is free; late calls and a new price."""
+    """Tokens at two prices, device time, idle devices, a batch tier, what has no price, what is free; late calls and a new price."""
     search = TeamFactory(organization=organization, name="Search", cost_centre="CC-1")
     support = TeamFactory(organization=organization, name="Support & Söhne <b>")
     token_price(organization, Meter.INPUT_TOKENS, "2.50")
@@ -43,6 +46,15 @@ def november(organization: Organization) -> Chargeback:
     token_price(organization, Meter.INPUT_TOKENS, "3.333333", start=NOVEMBER)
     own = offering(organization, "costwatch", "small", device_type="NVIDIA H100")
     used(source(organization, search, "ranking"), own, NOVEMBER, device_ns=7_123_456_789_012)
+    for device in ("gpu-0", "gpu-1", "gpu-2"):
+        told(
+            organization,
+            NOVEMBER,
+            attributed_ns=2_374 * SECOND_NS,
+            unattributed_ns=60 * SECOND_NS,
+            device_id=device,
+            device_type="NVIDIA H100",
+        )
     batch = offering(organization, tier="batch")
     used(source(organization, support, EVIL), batch, NOVEMBER, output_tokens=12_345)
     used(

@@ -58,7 +58,7 @@ def test_a_closed_months_file_has_the_same_bytes_each_time(
 
 def test_every_format_has_every_line(report: Chargeback) -> None:
     count = len(report.lines)
-    assert count == len(list(report.lines)) == 9
+    assert count == len(list(report.lines)) == 11
     assert len(json_files.loads(file_of(json, report))["lines"]) == count
     assert file_of(csv, report).count(b"\r\n") == count + 1
     assert len(records(report)) == count
