@@ -13,7 +13,7 @@ whoever tells of it and in whatever order (CapacityHour says how).
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
 
 from django.db import connection
@@ -78,6 +78,7 @@ class _Point:
     service_name: str
     time_unix_ns: int
     states: _States
+    is_watchers: bool  # of one who knows not whose the time is
 
     @property
     def is_sound(self) -> bool:
@@ -96,7 +97,7 @@ def count(organization_id: int, times: Iterable[DeviceTime]) -> list[Refusal]:
     for point in sorted(_points(times), key=lambda point: point.time_unix_ns):
         wrong = _count_point(organization_id, point) if point.is_sound else _UNSOUND
         if wrong:
-            refused[wrong] += len(_WATCHERS if point.states.busy_ns else _RUNTIMES)
+            refused[wrong] += len(_WATCHERS if point.is_watchers else _RUNTIMES)
     return [Refusal(reason, points) for reason, points in refused.items()]
 
 
@@ -109,18 +110,12 @@ def _points(times: Iterable[DeviceTime]) -> list[_Point]:
         stream = (time.instance_id, time.device_id, time.device_type, time.start_unix_ns)
         by_moment[stream, time.time_unix_ns][time.state] = time
     return [
-        _Point(stream, next(iter(told.values())).service_name, moment, states)
+        _Point(stream, next(iter(told.values())).service_name, moment, states, is_watchers)
         for (stream, moment), told in by_moment.items()
-        if (states := _whole({state: time.value_ns for state, time in told.items()}))
+        for is_watchers, names in ((False, _RUNTIMES), (True, _WATCHERS))
+        if told.keys() == names.keys()
+        for states in [_States(**{name: told[state].value_ns for state, name in names.items()})]
     ]
-
-
-def _whole(told: dict[str, int]) -> _States | None:
-    """None where a state is missing."""
-    for names in (_RUNTIMES, _WATCHERS):
-        if told.keys() == names.keys():
-            return _States(**{name: told[state] for state, name in names.items()})
-    return None
 
 
 def _count_point(organization_id: int, point: _Point) -> str:
@@ -144,7 +139,10 @@ def _count_point(organization_id: int, point: _Point) -> str:
     grown = point.states.since(before)
     if min(grown.each().values()) < 0:
         return _BACKWARDS
-    _add_hours(stream, point.time_unix_ns, grown)
+    hours = _add_hours(stream, point.time_unix_ns, grown)
+    if point.is_watchers:
+        # Calls of runtimes that do not measure share it; those that began in the hour before, too.
+        modelled.mark(organization_id, hours[0] - timedelta(hours=1), hours[-1])
     stream.counted_unix_ns = point.time_unix_ns
     for name, ns in point.states.each().items():
         setattr(stream, name, ns)
@@ -152,7 +150,8 @@ def _count_point(organization_id: int, point: _Point) -> str:
     return ""
 
 
-def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: _States) -> None:
+def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: _States) -> Sequence[datetime]:
+    """Returns the hours, in order."""
     parts = split_by_hour(stream.counted_unix_ns, until_unix_ns)
     hours, lengths = [hour for hour, _ in parts], [length_ns for _, length_ns in parts]
     with connection.cursor() as cursor:
@@ -167,9 +166,7 @@ def _add_hours(stream: DeviceStream, until_unix_ns: int, grown: _States) -> None
                 "overlap_ns": _overlaps(stream, until_unix_ns, lengths),
             },
         )
-    if grown.busy_ns:
-        # Calls of runtimes that do not measure share it; those that began in the hour before, too.
-        modelled.mark(stream.organization_id, hours[0] - timedelta(hours=1), hours[-1])
+    return hours
 
 
 def _overlaps(stream: DeviceStream, until_unix_ns: int, lengths: Sequence[int]) -> list[int]:

@@ -290,6 +290,18 @@ def test_readings_that_come_late_change_what_calls_had(organization: Organizatio
     assert rolled_up(organization) == 8
 
 
+def test_a_gpu_that_was_idle_at_last_is_known_for_the_whole_hour_then(
+    organization: Organization,
+) -> None:
+    take(organization, served(1, 0, 10, device_ids="GPU-1"))
+    watched(organization, "GPU-1", busy=8, hours=0.25)
+    assert model(organization) == 1
+    assert device_seconds(organization) == {"0": Decimal(10)}, "nobody knows of the rest"
+    watched(organization, "GPU-1", busy=8)
+    assert model(organization) == 1
+    assert device_seconds(organization) == {"0": Decimal(8)}
+
+
 _WATCHED = st.lists(
     st.tuples(st.integers(0, 3400), st.integers(1, 900), st.sampled_from(["a", "b"])),
     min_size=1, max_size=6, unique_by=lambda call: call[0],
