@@ -41,7 +41,7 @@ from costwatch.domain.money import EXACT
 from costwatch.domain.periods import Period, month_of
 from costwatch.domain.pricing import COST_PLACES, Ranged, UnitPrice, at
 from costwatch.pricing.device_prices import device_prices
-from costwatch.pricing.metered import metered
+from costwatch.pricing.metered import PAYER, metered, parameters
 from costwatch.pricing.pools import Held, Pools
 
 
@@ -113,16 +113,14 @@ class _Moments(dict[int, datetime]):
         return self[epoch]
 
 
-_USED = """
+_USED = f"""
 SELECT extract(epoch FROM metered.hour)::bigint, offering.device_type, payer.team_id, offering.allocation_method,
        sum(metered.device_ns), sum(metered.unpriced_device_ns), sum(metered.cost)
   FROM metered
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id AND offering.device_type <> ''
-  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
-       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
-       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+  {PAYER}
  GROUP BY 1, 2, 3, 4
-"""
+"""  # noqa: S608  only a join is put in
 
 
 def capacity_charges(
@@ -194,15 +192,7 @@ def _told(
 
 def _rows(organization: Organization, month: Period) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute(
-            metered() + _USED,
-            {
-                "organization": organization.pk,
-                "start": month.start,
-                "end": month.end,
-                "currency": organization.currency,
-            },
-        )
+        cursor.execute(metered() + _USED, parameters(organization, month))
         return list(cursor.fetchall())
 
 

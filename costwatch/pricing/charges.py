@@ -18,8 +18,7 @@ from costwatch.domain import money
 from costwatch.domain.periods import Period
 from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.matching import tier_of
-from costwatch.pricing.metered import metered
-from costwatch.pricing.models import Meter
+from costwatch.pricing.metered import PAYER, QUANTITY, metered, parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +55,19 @@ class Charges:
     unknown_usage_calls: dict[int | None, int]  # by team
 
 
-_QUANTITY = " ".join(f"WHEN '{meter}' THEN metered.{meter}" for meter in Meter.values)
 _CHARGES = f"""
 SELECT payer.team_id, offering.provider,
        coalesce(nullif(offering.response_model, ''), offering.request_model),
        offering.device_type, offering.service_tier, source.feature, metered.meter,
        offering.allocation_method, price.unit_price, price.unit_quantity, price.currency,
-       sum(metered.calls), sum(CASE metered.meter {_QUANTITY} ELSE 0 END),
+       sum(metered.calls), sum({QUANTITY}),
        sum(metered.unpriced_tokens + metered.unpriced_device_ns), sum(metered.cost),
        sum(metered.unknown_usage_calls)
   FROM metered
   JOIN attribution_source AS source ON source.id = metered.source_id
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id
   LEFT JOIN pricing_price AS price ON price.id = metered.price_id
-  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
-       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
-       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+  {PAYER}
  GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 """  # noqa: S608  only meters are put in
 
@@ -79,15 +75,7 @@ SELECT payer.team_id, offering.provider,
 def charges(organization: Organization, period: Period) -> Charges:
     """In the organization's currency. Their costs sum to what costs() says, to the last digit."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            metered(by_meter=True) + _CHARGES,
-            {
-                "organization": organization.pk,
-                "start": period.start,
-                "end": period.end,
-                "currency": organization.currency,
-            },
-        )
+        cursor.execute(metered(by_meter=True) + _CHARGES, parameters(organization, period))
         rows = cursor.fetchall()
     counted = [_charge(row) for row in rows if row[6] is not None]
     return Charges(tuple(_merged(counted)), _unknown(row for row in rows if row[6] is None))

@@ -25,7 +25,7 @@ from costwatch.attribution.models import SOURCE_TAGS, Entry, Source, called
 from costwatch.domain import money
 from costwatch.domain.periods import Period, hour_of
 from costwatch.domain.pricing import Ranged, at
-from costwatch.pricing.metered import metered
+from costwatch.pricing.metered import PAYER, metered, parameters
 from costwatch.pricing.models import Meter, Price, Rate
 
 Interval = Literal["hour", "day", "month"]
@@ -164,9 +164,7 @@ SELECT {keys}, {start}, {counts}, {quantities},
   FROM metered
   JOIN attribution_source AS source ON source.id = metered.source_id
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id
-  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
-       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
-       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+  {payer}
  WHERE {where}
  GROUP BY {positions}
  ORDER BY {positions}
@@ -189,6 +187,7 @@ def costs(
     where, values = conditions(filters or Filters())
     by_meter = Dimension.METER in group_by
     query = metered(by_meter=by_meter) + _GROUPED.format(
+        payer=PAYER,
         keys=", ".join([_KEYS[dimension] for dimension in group_by] or ["NULL"]),
         start=_STARTS[interval],
         counts=", ".join(f"sum(metered.{name})" for name in _COUNTS),
@@ -196,15 +195,9 @@ def costs(
         positions=", ".join(str(n + 1) for n in range(max(1, len(group_by)) + 1)),
         where=" AND ".join(where),
     )
-    parameters = values | {
-        "organization": organization.pk,
-        "start": period.start,
-        "end": period.end,
-        "currency": organization.currency,
-        "time_zone": organization.time_zone,
-    }
+    asked = values | parameters(organization, period) | {"time_zone": organization.time_zone}
     with connection.cursor() as cursor:
-        cursor.execute(query, parameters)
+        cursor.execute(query, asked)
         rows = cursor.fetchall()
     return _rows(organization, tuple(group_by), rows)
 

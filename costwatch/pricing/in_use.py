@@ -16,21 +16,18 @@ from costwatch.domain.periods import Period
 from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, PriceState, state_of
 from costwatch.pricing.cost import Filters, conditions
 from costwatch.pricing.matching import tier_of
-from costwatch.pricing.metered import metered
+from costwatch.pricing.metered import PAYER, QUANTITY, metered, parameters
 from costwatch.pricing.models import Meter, Price, unit_label
 from costwatch.pricing.rates import Sku
 
-_QUANTITY = " ".join(f"WHEN '{meter}' THEN metered.{meter}" for meter in Meter.values)
 _USED = f"""
 SELECT offering.provider, coalesce(nullif(offering.response_model, ''), offering.request_model),
        metered.meter, offering.service_tier, offering.device_type, metered.price_id,
-       sum(metered.calls), sum(CASE metered.meter {_QUANTITY} END), sum(metered.cost)
+       sum(metered.calls), sum({QUANTITY}), sum(metered.cost)
   FROM metered
   JOIN attribution_source AS source ON source.id = metered.source_id
   JOIN attribution_offering AS offering ON offering.id = metered.offering_id
-  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
-       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
-       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+  {PAYER}
  WHERE metered.meter IS NOT NULL AND {{where}}
  GROUP BY 1, 2, 3, 4, 5, 6
 """  # noqa: S608  only meters are put in
@@ -77,13 +74,7 @@ def skus_used(
     with connection.cursor() as cursor:
         cursor.execute(
             metered(by_meter=True) + _USED.format(where=" AND ".join(where)),
-            {
-                **values,
-                "organization": organization.pk,
-                "start": period.start,
-                "end": period.end,
-                "currency": organization.currency,
-            },
+            values | parameters(organization, period),
         )
         rows = cursor.fetchall()
     prices = Price.objects.select_related("book", "approved_by").in_bulk(

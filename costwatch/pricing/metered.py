@@ -3,6 +3,8 @@
     offering_hours   the hours from which on other prices hold, by offering
     priced           the prices of all meters side by side, by offering and such a time
     metered          rollup rows with cost, or rollup rows and meters
+    PAYER            joins who pays for a metered row
+    QUANTITY         how much of its meter one has, where each meter has a row
 
 Prices are laid side by side first, so that hundreds of thousands of hours find theirs with one join, of which the
 planner knows how many rows it leaves.
@@ -10,6 +12,10 @@ planner knows how many rows it leaves.
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from costwatch.accounts.models import Organization
+from costwatch.domain.periods import Period
 from costwatch.domain.pricing import COST_PLACES
 from costwatch.pricing.models import Meter
 
@@ -59,6 +65,13 @@ _WHERE = """
        AND (hour.calls <> 0 OR hour.input_tokens <> 0 OR hour.output_tokens <> 0 OR hour.device_ns <> 0
             OR hour.cache_read_input_tokens <> 0 OR hour.cache_write_input_tokens <> 0)
 """
+
+
+PAYER = """LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
+       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
+       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)"""
+_EACH_QUANTITY = " ".join(f"WHEN '{meter}' THEN metered.{meter}" for meter in _METERS)
+QUANTITY = f"CASE metered.meter {_EACH_QUANTITY} ELSE 0 END"
 
 
 def _cost(quantity: str, price: str, unit: str) -> str:
@@ -125,3 +138,13 @@ def metered(*, by_meter: bool = False) -> str:
     is what has no price. With by_meter a row of each meter that was counted, or one without a meter.
     """
     return _BY_METER if by_meter else _WHOLE
+
+
+def parameters(organization: Organization, period: Period) -> dict[str, int | str | datetime]:
+    """What metered() asks for."""
+    return {
+        "organization": organization.pk,
+        "start": period.start,
+        "end": period.end,
+        "currency": organization.currency,
+    }

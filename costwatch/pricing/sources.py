@@ -15,7 +15,7 @@ from django.db import connection
 from costwatch.accounts.models import Organization
 from costwatch.attribution.rules import Change
 from costwatch.domain.periods import Period
-from costwatch.pricing.metered import metered
+from costwatch.pricing.metered import PAYER, metered, parameters
 
 _SUMS = """
        sum(metered.calls), sum(metered.unknown_usage_calls),
@@ -24,9 +24,7 @@ _SUMS = """
 _BY_SOURCE = f"""
 SELECT metered.source_id, payer.team_id, {_SUMS}
   FROM metered
-  LEFT JOIN attribution_sourceteam AS payer ON payer.source_id = metered.source_id
-       AND (payer.valid_from IS NULL OR payer.valid_from <= metered.hour)
-       AND (payer.valid_until IS NULL OR payer.valid_until > metered.hour)
+  {PAYER}
  WHERE %(everybody)s OR payer.team_id = ANY(%(teams)s::bigint[])
     OR (%(unattributed)s AND payer.team_id IS NULL)
  GROUP BY 1, 2
@@ -84,7 +82,7 @@ def paid_use(
         cursor.execute(
             metered() + _BY_SOURCE,
             {
-                **_common(organization, period),
+                **parameters(organization, period),
                 "everybody": team_ids is None and not unattributed,
                 "teams": list(team_ids or ()),
                 "unattributed": unattributed,
@@ -106,7 +104,7 @@ def moved_use(
         cursor.execute(
             metered() + _MOVED,
             {
-                **_common(organization, period),
+                **parameters(organization, period),
                 "time_zone": organization.time_zone,
                 "sources": [change.source_id for change in changes],
                 "starts": [change.start for change in changes],
@@ -119,12 +117,3 @@ def moved_use(
             MovedUse(was, would, month, int(calls), int(unknown), int(unpriced), cost)
             for was, would, month, calls, unknown, unpriced, cost in cursor
         ]
-
-
-def _common(organization: Organization, period: Period) -> dict[str, int | str | datetime]:
-    return {
-        "organization": organization.pk,
-        "start": period.start,
-        "end": period.end,
-        "currency": organization.currency,
-    }

@@ -8,6 +8,7 @@ from django.db import connection
 
 from costwatch.accounts.models import Organization
 from costwatch.domain.periods import Period
+from costwatch.pricing.metered import parameters
 
 # Added up by hour, offering and key before meters and prices multiply the rows: thousands of sources share them.
 # What is metered of an offering is as in cost.py.
@@ -71,15 +72,7 @@ class MeterUse:
 def meters_used(organization: Organization, period: Period) -> list[MeterUse]:
     """Every meter of which anything was used, and whether it had a price."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            _BY_METER,
-            {
-                "organization": organization.pk,
-                "start": period.start,
-                "end": period.end,
-                "currency": organization.currency,
-            },
-        )
+        cursor.execute(_BY_METER, parameters(organization, period))
         return [
             MeterUse(provider, model, device_type, meter, key_id, int(calls), lacks, has)
             for provider, model, device_type, meter, key_id, calls, lacks, has in cursor
