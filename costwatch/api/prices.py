@@ -16,12 +16,11 @@ from costwatch.api.once import IDEMPOTENCY_KEY, once
 from costwatch.api.parameters import END, START, flag, period_of
 from costwatch.api.permissions import MayChangeMoney
 from costwatch.api.scope import OrganizationView
-from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, UnitPrice
+from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.in_use import SkuUse, skus_used
-from costwatch.pricing.matching import tier_of
 from costwatch.pricing.models import Meter, Price
 from costwatch.pricing.prices import PriceRange, hour_named, set_price
-from costwatch.pricing.rates import Sku
+from costwatch.pricing.rates import Sku, sku_named
 from costwatch.reports.repricing import PricePreview, preview_of_price
 
 PREVIEW = OpenApiParameter(
@@ -113,12 +112,10 @@ class NewPriceSerializer(serializers.Serializer[Any]):
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        of_tokens = bool(attrs["provider"] and attrs["model"] and attrs.get("meter"))
-        named = attrs["provider"] or attrs["model"] or attrs.get("meter") or attrs["service_tier"]
-        if bool(attrs["device_type"]) == of_tokens or (attrs["device_type"] and named):
-            raise serializers.ValidationError(
-                "expected either provider, model and meter, or device_type"
-            )
+        try:
+            attrs["sku"] = sku_named(**{name: attrs.get(name, "") for name in _NAMED})
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from None
         return attrs
 
     def to_internal_value(self, data: Any) -> Any:
@@ -134,6 +131,9 @@ class NewPriceSerializer(serializers.Serializer[Any]):
                 {"valid_until": ["expected an hour after valid_from"]}
             )
         return found
+
+
+_NAMED = ("provider", "model", "meter", "service_tier", "device_type")
 
 
 class RepricedSerializer(serializers.Serializer[Any]):
@@ -210,10 +210,6 @@ def _asked(view: OrganizationView, request: Request) -> tuple[Sku, UnitPrice, Pr
     asked = NewPriceSerializer(data=request.data)
     asked.is_valid(raise_exception=True)
     said = asked.validated_data
-    meter = Meter.DEVICE_NS if said["device_type"] else said["meter"]
-    tier = tier_of(said["service_tier"])
-    sku = Sku(said["provider"], said["model"], meter, tier, said["device_type"])
-    unit = NS_PER_HOUR if said["device_type"] else TOKENS_PER_PRICE
     currency = said.get("currency") or view.organization.currency
     period = PriceRange(said["valid_from"], said["valid_until"])
-    return sku, UnitPrice(said["amount"], unit, currency), period
+    return said["sku"], UnitPrice(said["amount"], said["sku"].unit_quantity, currency), period

@@ -108,6 +108,12 @@ def hour_of(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
+def expect_hour(moment: datetime | None) -> None:
+    """Raises ValueError for what is no whole hour; None is without a beginning or an end."""
+    if moment is not None and moment != hour_of(moment):
+        raise ValueError(f"{moment.isoformat()}: expected a whole hour, such as 09:00")
+
+
 def _first_day(day: date | datetime, time_zone: str, starts_on: int) -> date:
     _expect(starts_on, 28)  # what every month has
     there = _date(day, time_zone)

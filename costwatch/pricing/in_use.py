@@ -13,12 +13,12 @@ from django.db import connection
 from costwatch.accounts.models import Organization
 from costwatch.domain import money
 from costwatch.domain.periods import Period
-from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, PriceState, state_of
+from costwatch.domain.pricing import PriceState, state_of
 from costwatch.pricing.cost import Filters, conditions
 from costwatch.pricing.matching import tier_of
 from costwatch.pricing.metered import PAYER, QUANTITY, metered, parameters
-from costwatch.pricing.models import Meter, Price, unit_label
-from costwatch.pricing.rates import Sku
+from costwatch.pricing.models import Price, unit_label
+from costwatch.pricing.rates import Sku, device_sku
 
 _USED = f"""
 SELECT offering.provider, coalesce(nullif(offering.response_model, ''), offering.request_model),
@@ -54,8 +54,7 @@ class SkuUse:
     @property
     def unit(self) -> str:
         """What a price for it is per."""
-        is_time = self.meter == Meter.DEVICE_NS
-        return unit_label(self.meter, NS_PER_HOUR if is_time else TOKENS_PER_PRICE)
+        return unit_label(self.meter, self.sku.unit_quantity)
 
     @property
     def can_be_priced(self) -> bool:
@@ -86,11 +85,7 @@ def skus_used(
 
 def _use(row: Sequence[Any], price: Price | None) -> SkuUse:
     provider, model, meter, tier, device_type, _, calls, quantity, cost = row
-    sku = (
-        Sku("", "", meter, device_type=device_type)
-        if device_type
-        else Sku(provider, model, meter, tier_of(tier))
-    )
+    sku = device_sku(device_type) if device_type else Sku(provider, model, meter, tier_of(tier))
     return SkuUse(sku, price, int(calls), int(quantity), cost)
 
 

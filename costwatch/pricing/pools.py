@@ -14,7 +14,7 @@ from django.db.models import Max
 
 from costwatch.accounts.models import AuditEvent, Organization, Team, User
 from costwatch.domain.idle import PERCENT, Policy
-from costwatch.domain.periods import hour_of
+from costwatch.domain.periods import expect_hour
 from costwatch.domain.pricing import Ranged, at
 from costwatch.pricing.models import IdlePolicy, Pool, PoolRule, Reservation
 
@@ -131,8 +131,7 @@ def expect_policy(
     valid_from: datetime | None, policy: Policy, reserved_percent: Mapping[Team, int]
 ) -> None:
     """Raises ValueError as set_policy does."""
-    if valid_from is not None and valid_from != hour_of(valid_from):
-        raise ValueError(f"{valid_from.isoformat()}: expected a whole hour, such as 09:00")
+    expect_hour(valid_from)
     if bool(reserved_percent) != (policy is Policy.RESERVED):
         raise ValueError(
             f"{len(reserved_percent)} reservations under the policy {policy.value!r}: expected some under "
@@ -162,8 +161,7 @@ def make_pool(
         raise ValueError(
             "every device fits empty patterns; expected a type or a device, such as *H100*"
         )
-    if valid_from is not None and valid_from != hour_of(valid_from):
-        raise ValueError(f"{valid_from.isoformat()}: expected a whole hour, such as 09:00")
+    expect_hour(valid_from)
     Organization.objects.select_for_update().get(pk=organization.pk)  # priorities are counted on
     pool, _ = Pool.objects.get_or_create(organization=organization, name=name)
     last = PoolRule.objects.filter(organization=organization).aggregate(last=Max("priority"))

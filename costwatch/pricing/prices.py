@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from django.db import transaction
 
 from costwatch.accounts.models import AuditEvent, Organization, User
-from costwatch.domain.periods import hour_of
+from costwatch.domain.periods import expect_hour, hour_of
 from costwatch.domain.pricing import Ranged, UnitPrice, without
 from costwatch.pricing.models import Meter, Price, PriceBook
 from costwatch.pricing.rates import Sku, refresh
@@ -25,8 +25,7 @@ class PriceRange:
 
     def __post_init__(self) -> None:
         for edge in (self.valid_from, self.valid_until):
-            if edge is not None and edge != hour_of(edge):
-                raise ValueError(f"{edge.isoformat()}: expected a whole hour, such as 09:00")
+            expect_hour(edge)
 
 
 @transaction.atomic

@@ -7,7 +7,7 @@ priced by device time alone, never as tokens of a provider.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from costwatch.attribution.models import TOKEN_METERS, Offering
-from costwatch.domain.pricing import Ranged, overlaid
+from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, Ranged, overlaid
 from costwatch.pricing import matching
 from costwatch.pricing.models import Meter, Price, PriceBook, Rate, RateBuild
 
@@ -33,6 +33,25 @@ class Sku:
     service_tier: str = ""
     device_type: str = ""
 
+    @property
+    def unit_quantity(self) -> int:
+        """What an amount is for where nobody says otherwise: a device-hour, or 1,000,000 tokens."""
+        return NS_PER_HOUR if self.meter == Meter.DEVICE_NS else TOKENS_PER_PRICE
+
+
+def device_sku(device_type: str) -> Sku:
+    return Sku("", "", Meter.DEVICE_NS, device_type=device_type)
+
+
+def sku_named(provider: str, model: str, meter: str, service_tier: str, device_type: str) -> Sku:
+    """Of a provider's tokens, or of one's own devices. Raises ValueError for neither, or something of both."""
+    of_tokens = (provider, model, meter)
+    if device_type and not any((*of_tokens, service_tier)):
+        return device_sku(device_type)
+    if all(of_tokens) and not device_type:
+        return Sku(provider, model, meter, matching.tier_of(service_tier))
+    raise ValueError("expected either provider, model and meter, or device_type")
+
 
 def refresh(organization_id: int) -> int:
     """Build an organization's rates anew; returns how many there are.
@@ -42,7 +61,8 @@ def refresh(organization_id: int) -> int:
     with transaction.atomic():
         _lock(organization_id)
         offerings = list(Offering.objects.filter(organization_id=organization_id))
-        prices = _prices(organization_id, offerings)
+        named = {sku for each in offerings for meter in Meter.values for sku in skus(each, meter)}
+        prices = _prices(organization_id, named)
         wanted = [rate for offering in offerings for rate in _rates(offering, prices)]
         _write(organization_id, wanted)
         RateBuild.objects.update_or_create(
@@ -83,7 +103,7 @@ def skus(offering: Offering, meter: str) -> list[Sku]:
     if offering.device_type:
         if meter != Meter.DEVICE_NS:
             return []
-        return [Sku("", "", meter, device_type=offering.device_type.lower())]
+        return [device_sku(offering.device_type.lower())]
     if meter == Meter.DEVICE_NS:
         return []
     tier = matching.tier_of(offering.service_tier)
@@ -94,16 +114,20 @@ def skus(offering: Offering, meter: str) -> list[Sku]:
 _Prices = dict[tuple[str, Sku], list[Ranged[Price]]]
 
 
-def _prices(organization_id: int, offerings: Iterable[Offering]) -> _Prices:
-    """The prices that may hold for the offerings, by kind of book and SKU."""
-    named = [sku for o in offerings for meter in Meter.values for sku in skus(o, meter)]
+def prices_held(organization_id: int, wanted: Collection[Sku]) -> dict[Sku, list[Ranged[Price]]]:
+    """The timeline of each SKU (in lower case), as rates have it: contracted prices before list prices."""
+    prices = _prices(organization_id, wanted)
+    return {sku: overlaid(*_layers([sku], prices)) for sku in wanted}
+
+
+def _prices(organization_id: int, wanted: Collection[Sku]) -> _Prices:
+    """The prices that may hold for the SKUs, by kind of book and SKU."""
     books = Q(book__organization=None) | Q(book__organization_id=organization_id)
     found: _Prices = defaultdict(list)
-    wanted = set(named)
     rows = (
         Price.objects.filter(books)
         .annotate(lower_model=Lower("model"))
-        .filter(lower_model__in={sku.model for sku in named})
+        .filter(lower_model__in={sku.model for sku in wanted})
         .select_related("book")
     )
     for price in rows:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -13,8 +12,7 @@ from costwatch.domain.device_price import Bought, Rented
 from costwatch.domain.idle import Policy
 from costwatch.pricing.models import Pool
 from costwatch.pricing.pools import DEFAULT, Held, expect_policy
-from costwatch.pricing.prices import hour_named
-from costwatch.reports.periods import within_reach
+from costwatch.web.forms import UtcHourField
 
 POLICIES = {
     Policy.PLATFORM: "the platform: nobody's team",
@@ -24,26 +22,9 @@ POLICIES = {
 }
 
 
-class _HourField(forms.CharField):
-    """A whole UTC hour; None without one."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            required=False,
-            max_length=40,
-            label="From the hour, in UTC",
-            widget=forms.TextInput(attrs={"placeholder": "2026-11-23T09:00; empty: always"}),
-        )
-
-    def clean(self, value: Any) -> datetime | None:
-        text = super().clean(value)
-        try:
-            moment = hour_named(text) if text else None
-            if moment:
-                within_reach(moment, text)
-            return moment
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from None
+def _from_hour() -> UtcHourField:
+    hint = {"placeholder": "2026-11-23T09:00; empty: always"}
+    return UtcHourField(label="From the hour, in UTC", widget=forms.TextInput(attrs=hint))
 
 
 class PolicyForm(forms.Form):
@@ -55,7 +36,7 @@ class PolicyForm(forms.Form):
     policy = forms.ChoiceField(
         choices=[(one.value, text) for one, text in POLICIES.items()], label="Carried by"
     )
-    valid_from = _HourField()
+    valid_from = _from_hour()
 
     def __init__(self, *args: Any, organization: Organization, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -104,7 +85,7 @@ class PoolForm(forms.Form):
         label="Device",
         widget=forms.TextInput(attrs={"placeholder": "GPU-7f…; empty: any"}),
     )
-    valid_from = _HourField()
+    valid_from = _from_hour()
 
 
 class DevicePriceForm(forms.Form):
@@ -141,7 +122,7 @@ class DevicePriceForm(forms.Form):
     kwh_price = forms.DecimalField(
         required=False, min_value=0, max_digits=10, decimal_places=6, label="Bought: price of a kWh"
     )
-    valid_from = _HourField()
+    valid_from = _from_hour()
 
     def __init__(self, *args: Any, currency: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -16,11 +16,10 @@ from costwatch.attribution.models import AssignmentRule, Source
 from costwatch.attribution.rules import MOST_PRIORITY, MOST_RULES, check_hour
 from costwatch.budgets.models import Budget, default_thresholds
 from costwatch.domain.periods import Period, day_of
-from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, UnitPrice
-from costwatch.pricing.matching import tier_of
+from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.models import Meter
 from costwatch.pricing.prices import PriceRange, hour_named
-from costwatch.pricing.rates import Sku
+from costwatch.pricing.rates import Sku, sku_named
 from costwatch.reports.periods import within_reach
 
 _WORD_SHOWN = 40  # characters of a word that can't be used; the rest would fill the page
@@ -392,6 +391,26 @@ class ContentForm(forms.Form):
         return days if self.cleaned_data["stored"] == "yes" else None
 
 
+class UtcHourField(forms.CharField):
+    """A whole hour of UTC, as text; None without one."""
+
+    def __init__(self, **said: Any) -> None:
+        super().__init__(required=False, max_length=40, **said)
+
+    def clean(self, value: Any) -> datetime | None:
+        text = super().clean(value)
+        try:
+            moment = hour_named(text) if text else None
+            if moment:
+                within_reach(moment, text)
+            return moment
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+_NAMED = ("provider", "model", "meter", "service_tier", "device_type")
+
+
 class PriceForm(forms.Form):
     """A contracted price of a SKU; hours are UTC's, as those of all prices."""
 
@@ -418,15 +437,11 @@ class PriceForm(forms.Form):
         min_value=0,
         help_text="For 1,000,000 tokens, or for a device-hour. 0 is free.",
     )
-    valid_from = forms.CharField(
-        max_length=40,
-        required=False,
+    valid_from = UtcHourField(
         label="From",
         help_text="A day or a whole hour in UTC: 2026-11-23 or 2026-11-23T09:00. Empty: always was.",
     )
-    valid_until = forms.CharField(
-        max_length=40,
-        required=False,
+    valid_until = UtcHourField(
         label="Until, excluded",
         help_text="Empty: until the next price that is set already, or for good.",
     )
@@ -436,34 +451,15 @@ class PriceForm(forms.Form):
         self.organization = organization
         self.fields["amount"].label = f"Price in {organization.currency}"
 
-    def clean_valid_from(self) -> datetime | None:
-        return self._hour("valid_from")
-
-    def clean_valid_until(self) -> datetime | None:
-        return self._hour("valid_until")
-
-    def _hour(self, name: str) -> datetime | None:
-        said = self.cleaned_data[name].strip()
-        if not said:
-            return None
-        try:
-            moment = hour_named(said)
-            within_reach(moment, said)
-        except ValueError as error:
-            raise forms.ValidationError(str(error)) from None
-        return moment
-
     def clean(self) -> dict[str, Any]:
         said: dict[str, Any] = super().clean() or {}
-        names = ("provider", "model", "meter")
-        of_tokens = all(said.get(name) for name in names)
-        any_of_tokens = any(said.get(name) for name in (*names, "service_tier"))
-        if not self.errors and (
-            bool(said["device_type"]) == of_tokens or (said["device_type"] and any_of_tokens)
-        ):
-            raise forms.ValidationError(
-                "Name either provider, model and what is counted, or a type of device."
-            )
+        if not self.errors:
+            try:
+                said["sku"] = sku_named(**{name: said[name] for name in _NAMED})
+            except ValueError:
+                raise forms.ValidationError(
+                    "Name either provider, model and what is counted, or a type of device."
+                ) from None
         start, end = said.get("valid_from"), said.get("valid_until")
         if start and end and end <= start:
             self.add_error("valid_until", "Expected an hour after the first one.")
@@ -471,16 +467,13 @@ class PriceForm(forms.Form):
 
     @property
     def sku(self) -> Sku:
-        said = self.cleaned_data
-        tier = tier_of(said["service_tier"])
-        meter = Meter.DEVICE_NS if said["device_type"] else said["meter"]
-        return Sku(said["provider"], said["model"], meter, tier, said["device_type"])
+        sku: Sku = self.cleaned_data["sku"]
+        return sku
 
     @property
     def price(self) -> UnitPrice:
-        said = self.cleaned_data
-        unit = NS_PER_HOUR if said["device_type"] else TOKENS_PER_PRICE
-        return UnitPrice(said["amount"], unit, self.organization.currency)
+        amount = self.cleaned_data["amount"]
+        return UnitPrice(amount, self.sku.unit_quantity, self.organization.currency)
 
     @property
     def period(self) -> PriceRange:

@@ -5,8 +5,6 @@ A policy is not saved before its effect was shown: the form is sent to be previe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -20,14 +18,15 @@ from costwatch.domain.pricing import NS_PER_HOUR
 from costwatch.pricing.capacity import capacity_charges
 from costwatch.pricing.device_prices import set_device_price
 from costwatch.pricing.loaded import bills, loads, moved
-from costwatch.pricing.models import IdlePolicy, Meter, PoolRule
+from costwatch.pricing.models import IdlePolicy, PoolRule
 from costwatch.pricing.pools import make_pool, set_policy
 from costwatch.pricing.prices import PriceRange
-from costwatch.pricing.rates import Sku
+from costwatch.pricing.rates import device_sku
 from costwatch.pricing.unit_costs import api_named, unit_costs
 from costwatch.reports.repricing import preview_of_price
 from costwatch.web.capacity_forms import POLICIES, DevicePriceForm, PolicyForm, PoolForm
 from costwatch.web.months import month_shown
+from costwatch.web.previews import digest_of
 from costwatch.web.scope import Scope, show
 
 
@@ -37,6 +36,7 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
     charges = capacity_charges(scope.organization, month.period)
     found = bills(charges)
     against = request.GET.get("against", "").strip()
+    api = api_named(against)
     return show(
         request,
         scope,
@@ -45,9 +45,9 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         bills=found,
         loads=loads(scope.organization, charges),
         total=total(bill.load.loaded_cost for bill in found),
-        units=unit_costs(scope.organization, month.period, charges, api_named(against)),
+        units=unit_costs(scope.organization, month.period, charges, api),
         against=against,
-        against_known=api_named(against) is not None,
+        against_known=api is not None,
         currency=scope.organization.currency,
         rules=PoolRule.objects.filter(organization=scope.organization).select_related("pool"),
         policies=_policies(scope),
@@ -94,11 +94,10 @@ def policy(request: HttpRequest, scope: Scope) -> HttpResponse:
 
 
 def _digest(form: PolicyForm) -> str:
-    """Says of a form that comes back whether it is the one whose effect was shown."""
     pool = form.cleaned_data["pool"]
     said = [pool.pk if pool else None, form.cleaned_data["policy"], form.cleaned_data["valid_from"]]
     percents = sorted((team.pk, percent) for team, percent in form.percents.items())
-    return hashlib.sha256(json.dumps([*said, percents], default=str).encode()).hexdigest()
+    return digest_of([*said, percents])
 
 
 @require_http_methods(["GET", "POST"])
@@ -124,7 +123,7 @@ def price(request: HttpRequest, scope: Scope) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         said = form.cleaned_data
         terms, period = said["terms"], PriceRange(said["valid_from"])
-        digest = hashlib.sha256(f"{said['device_type']}\0{terms}\0{period}".encode()).hexdigest()
+        digest = digest_of([said["device_type"], terms, period])
         if request.POST.get("previewed") == digest:
             made = set_device_price(
                 organization, said["device_type"], terms, period, approved_by=scope.user
@@ -133,7 +132,7 @@ def price(request: HttpRequest, scope: Scope) -> HttpResponse:
                 request, f"Set, and applied to all months that are not closed: {made}."
             )
             return redirect("capacity")
-        sku = Sku("", "", Meter.DEVICE_NS, device_type=said["device_type"])
+        sku = device_sku(said["device_type"])
         context |= {
             "digest": digest,
             "terms": terms,

@@ -7,8 +7,6 @@ Nothing is saved before its effect was shown: a form is sent to be previewed, an
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 from urllib.parse import urlencode
 
@@ -26,6 +24,7 @@ from costwatch.pricing.prices import set_price
 from costwatch.reports.repricing import preview_of_price
 from costwatch.web.forms import PriceForm
 from costwatch.web.months import month_shown
+from costwatch.web.previews import digest_of
 from costwatch.web.scope import Scope, show
 
 UNATTRIBUTED = "unattributed"
@@ -91,7 +90,7 @@ def change(request: HttpRequest, scope: Scope) -> HttpResponse:
     context: dict[str, Any] = {"form": form}
     if sent is not None and form.is_valid():
         asked = (form.sku, form.price, form.period)
-        digest = _digest(form)
+        digest = digest_of([form.cleaned_data[name] for name in _PREFILLED])
         if request.POST.get("previewed") == digest:
             made = set_price(
                 scope.organization, *asked, source="Prices page", approved_by=scope.user
@@ -102,9 +101,3 @@ def change(request: HttpRequest, scope: Scope) -> HttpResponse:
             return redirect("prices")
         context |= {"preview": preview_of_price(scope.organization, *asked), "digest": digest}
     return show(request, scope, "web/prices/set.html", 400 if form.errors else 200, **context)
-
-
-def _digest(form: PriceForm) -> str:
-    """Says of a form that comes back whether it is the one whose effect was shown."""
-    said = json.dumps([form.cleaned_data[name] for name in _PREFILLED], default=str)
-    return hashlib.sha256(said.encode()).hexdigest()

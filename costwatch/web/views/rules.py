@@ -5,8 +5,6 @@ Nothing is saved before its effect was shown: a form is sent to be previewed, an
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from django.contrib import messages
@@ -27,6 +25,7 @@ from costwatch.reports.preview import (
     preview_of_saving,
 )
 from costwatch.web.forms import RuleForm
+from costwatch.web.previews import digest_of
 from costwatch.web.scope import Scope, record, show
 
 _SHOWN_EVENTS = 20
@@ -110,7 +109,7 @@ def _edit(request: HttpRequest, scope: Scope, rule: AssignmentRule | None) -> Ht
     context: dict[str, Any] = {"form": form, "rule": rule, "back": back}
     if request.method == "POST" and form.is_valid():
         wanted = recorded(form.instance)
-        digest = _digest(wanted)
+        digest = digest_of(wanted)
         if request.POST.get("previewed") == digest:
             _save(scope, form, before)
             messages.success(request, "Saved, and applied to all months that are not closed.")
@@ -120,11 +119,6 @@ def _edit(request: HttpRequest, scope: Scope, rule: AssignmentRule | None) -> Ht
             "digest": digest,
         }
     return show(request, scope, "web/rules/edit.html", 400 if form.errors else 200, **context)
-
-
-def _digest(wanted: dict[str, Any]) -> str:
-    """Says of a form that comes back whether it is the one whose effect was shown."""
-    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
 def _save(scope: Scope, form: RuleForm, before: dict[str, Any]) -> None:

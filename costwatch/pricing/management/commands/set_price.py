@@ -4,11 +4,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from costwatch.accounts.management.organizations import organization_named
-from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, UnitPrice
+from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.matching import tier_of
-from costwatch.pricing.models import Meter
 from costwatch.pricing.prices import PriceRange, hour_named, meter_named, set_price
-from costwatch.pricing.rates import Sku
+from costwatch.pricing.rates import Sku, device_sku
 
 _EXAMPLES = (
     "set_price openai/gpt-9 --meter output_tokens --per-million 1.20, or: "
@@ -34,10 +33,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         organization = organization_named(options["organization"])
         try:
+            sku = _sku(options)
             made = set_price(
                 organization,
-                _sku(options),
-                _price(options, options["currency"] or organization.currency),
+                sku,
+                _price(options, sku, options["currency"] or organization.currency),
                 PriceRange(
                     hour_named(options["start"]) if options["start"] else None,
                     hour_named(options["until"]) if options["until"] else None,
@@ -52,14 +52,14 @@ class Command(BaseCommand):
 def _sku(options: dict[str, Any]) -> Sku:
     provider, _, model = options["sku"].partition("/")
     if options["device"] and not options["sku"]:
-        return Sku("", "", Meter.DEVICE_NS, device_type=options["device"])
+        return device_sku(options["device"])
     if provider and model and not options["device"]:
         return Sku(provider, model, meter_named(options["meter"]), tier_of(options["tier"]))
     raise ValueError(f"expected either PROVIDER/MODEL or --device, such as: {_EXAMPLES}")
 
 
-def _price(options: dict[str, Any], currency: str) -> UnitPrice:
-    per_device = bool(options["device"])
+def _price(options: dict[str, Any], sku: Sku, currency: str) -> UnitPrice:
+    per_device = bool(sku.device_type)
     typed = options["per_hour" if per_device else "per_million"]
     if not typed or (options["per_hour"] and options["per_million"]):
         wanted = "--per-hour" if per_device else "--per-million"
@@ -68,4 +68,4 @@ def _price(options: dict[str, Any], currency: str) -> UnitPrice:
         amount = Decimal(typed)
     except InvalidOperation:
         raise ValueError(f"price {typed!r}: expected a decimal number, such as 0.60") from None
-    return UnitPrice(amount, NS_PER_HOUR if per_device else TOKENS_PER_PRICE, currency)
+    return UnitPrice(amount, sku.unit_quantity, currency)
