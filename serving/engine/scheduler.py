@@ -212,7 +212,7 @@ class Scheduler:
 
     def _drafts(self, plan: "_Plan", state: RequestState) -> Sequence[int]:
         """As many as the budget, the cache and what is left of the answer have room for."""
-        if state.coming_tokens:
+        if state.coming_tokens or not state.drafting:
             return ()
         most = min(plan.draft_budget, state.most_tokens - len(state.token_ids) - 1)
         drafts = self._propose(state)[: max(most, 0)]

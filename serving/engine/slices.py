@@ -26,6 +26,7 @@ class RequestState:
     steps            steps under way that it is part of
     leaving          it gets no further step, and waits only for those under way
     known_tokens     tokens whose keys and values were computed once already
+    drafting         its answer may have drafts; one with a constraint has none, whose mask is known a token at a time
     """
 
     request: Request

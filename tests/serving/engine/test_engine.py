@@ -112,6 +112,16 @@ def test_answers_obey_their_constraints_beside_others_that_have_none(
         assert answers.finished(number).reason is FinishReason.STOP
 
 
+def test_drafts_do_not_lead_a_constrained_answer_astray(tiny: LoadedModel) -> None:
+    repeats_itself = Constraint(ConstraintKind.REGEX, "(12){12}")
+    answers = Answers()
+    with an_engine(tiny, speculate="ngram:3") as engine:
+        engine.submit(a_request(constraint=repeats_itself), answers)
+        answers.wait(1)
+    assert answers.text("r") == "12" * 12
+    assert answers.finished("r").reason is FinishReason.STOP
+
+
 def test_a_constraint_that_is_none_is_refused_with_the_reason(tiny: LoadedModel) -> None:
     with (
         an_engine(tiny) as engine,
