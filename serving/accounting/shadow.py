@@ -9,10 +9,14 @@ Keys are random and die with the process, so that a memory dump gives no prompt 
 import secrets
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from serving.engine.prefix import PrefixNames, keyed_digest
 from serving.engine.request import Request
+
+_OF_NO_MATTER_TO_GREEDY: Mapping[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": None}
 
 
 class _RecentHashes:
@@ -68,6 +72,6 @@ class RequestShadow:
             self._answered.touch(self._digest(request))
 
     def _digest(self, request: Request) -> bytes:
-        sampling = request.sampling
-        limits = repr((sampling.max_tokens, sampling.stop, sampling.ignore_eos)).encode()
-        return keyed_digest(array("I", request.prompt_token_ids).tobytes() + limits, self._key)
+        asked = replace(request.sampling, **_OF_NO_MATTER_TO_GREEDY)
+        prompt = array("I", request.prompt_token_ids).tobytes()
+        return keyed_digest(prompt + repr(asked).encode(), self._key)

@@ -1,7 +1,10 @@
 """What caches would have saved."""
 
+import pytest
+
 from serving.accounting.shadow import PrefixShadow, RequestShadow
 from serving.engine.prefix import PrefixNames
+from serving.engine.request import Constraint, ConstraintKind
 from tests.serving.engine.fakes import a_request
 
 
@@ -34,6 +37,25 @@ def test_only_greedy_requests_can_be_repeated() -> None:
     assert shadow.answered_before(a_request("4"))
     assert not shadow.answered_before(a_request("5", max_tokens=9))
     assert not shadow.answered_before(a_request("6", prompt=[5, 6]))
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        {"constraint": Constraint(ConstraintKind.REGEX, "[0-9]+")},
+        {"logit_bias": ((5, -100.0),)},
+        {"repetition_penalty": 1.3},
+        {"presence_penalty": 0.5},
+        {"stop_token_ids": (7,)},
+        {"logprobs": 2},
+    ],
+    ids=str,
+)
+def test_the_same_prompt_with_another_answer_is_no_repetition(otherwise: dict) -> None:
+    shadow = RequestShadow()
+    shadow.answered(a_request("1"))
+    assert not shadow.answered_before(a_request("2", **otherwise))
+    assert shadow.answered_before(a_request("3", seed=4, top_p=0.5))
 
 
 def test_two_processes_do_not_share_names() -> None:
