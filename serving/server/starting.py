@@ -7,12 +7,13 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 from serving.server.errors import Overloaded
 
 _RETRY_AFTER_SECONDS = 5
-_PATIENCE_SECONDS = 0.5  # for one client; they are answered one after the other
+_PATIENCE_SECONDS = 0.5  # for all that one client says; they are answered one after the other
 _LOOK_SECONDS = 0.05
 _MAX_HEAD_BYTES = 65_536
 
@@ -42,18 +43,27 @@ def _answer_all(listener: socket.socket, is_over: threading.Event) -> None:
 
 
 def _answer(client: socket.socket) -> None:
-    client.settimeout(_PATIENCE_SECONDS)
+    until = time.monotonic() + _PATIENCE_SECONDS
     head = b""
     while b"\r\n\r\n" not in head and len(head) < _MAX_HEAD_BYTES:
-        part = client.recv(4_096)
+        part = _received(client, until)
         if not part:
             return
         head += part
     client.sendall(_not_yet())
     client.shutdown(socket.SHUT_WR)
     # a body that nobody reads would make the connection break before the answer is read
-    while client.recv(65_536):
+    while _received(client, until):
         pass
+
+
+def _received(client: socket.socket, until: float) -> bytes:
+    """What comes next; nothing where the client is done. Raises TimeoutError when the time is over."""
+    left_seconds = until - time.monotonic()
+    if left_seconds <= 0:
+        raise TimeoutError
+    client.settimeout(left_seconds)
+    return client.recv(65_536)
 
 
 def _not_yet() -> bytes:

@@ -3,6 +3,7 @@
 import http.client
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import openai
@@ -53,6 +54,20 @@ def test_who_says_nothing_or_leaves_does_not_hold_up_the_next(listener: socket.s
         status, _ = post(f"http://127.0.0.1:{address[1]}", b"{}")
         assert status == 503
         silent.close()
+
+
+@pytest.mark.parametrize("said", [b"POST", b"POST / HTTP/1.1\r\n\r\n"], ids=["head", "body"])
+def test_who_goes_on_letter_by_letter_is_left(listener: socket.socket, said: bytes) -> None:
+    with answering_not_yet(listener), socket.create_connection(listener.getsockname()) as client:
+        client.sendall(said)
+        with pytest.raises(OSError, match=r"Broken pipe|reset by peer"):
+            _go_on(client, seconds=4)
+
+
+def _go_on(client: socket.socket, seconds: int) -> None:
+    for _ in range(10 * seconds):
+        time.sleep(0.1)
+        client.sendall(b"a")
 
 
 def test_the_server_takes_the_port_over_with_those_who_wait_at_it(
