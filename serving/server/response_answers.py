@@ -51,6 +51,7 @@ class ResponseWriter:
         self._call: Json | None = None
         self._texts: list[str] = []
         self._logprobs: list[Json] = []
+        self._early: list[TokenLogprob] = []  # of tokens before the first text, or before a call
         self._events = 0
 
     # As a whole
@@ -66,8 +67,11 @@ class ResponseWriter:
         return self._ended(answer.reason, output, used)
 
     def _message_item(self, text: str, logprobs: Sequence[TokenLogprob]) -> Json:
-        entries = [logprob_entry(self._answering, each) for each in logprobs]
-        return _message_item(_new_id("msg"), [_text_part(text, entries)], "completed")
+        part = _text_part(text, self._entries(logprobs))
+        return _message_item(_new_id("msg"), [part], "completed")
+
+    def _entries(self, logprobs: Sequence[TokenLogprob]) -> list[Json]:
+        return [logprob_entry(self._answering, each) for each in logprobs]
 
     def _ended(self, reason: FinishReason | None, output: list[Json], used: Usage) -> Json:
         is_cut = reason is FinishReason.LENGTH
@@ -125,8 +129,10 @@ class ResponseWriter:
         return b"".join(self._part_events(part))
 
     def _part_events(self, part: Part) -> Iterator[bytes]:
-        if part.text or part.logprobs:
+        if part.text or (part.logprobs and self._message is not None):
             yield from self._text_events(part)
+        elif self._call is None:
+            self._early += part.logprobs
         for each in part.calls:
             yield from self._call_events(each)
 
@@ -134,7 +140,8 @@ class ResponseWriter:
         if self._message is None:
             yield from self._close()
             yield from self._open_message()
-        entries = [logprob_entry(self._answering, each) for each in part.logprobs]
+        entries = self._entries([*self._early, *part.logprobs])
+        self._early = []
         self._texts.append(part.text)
         self._logprobs += entries
         yield self._event(
@@ -152,6 +159,7 @@ class ResponseWriter:
     def _call_events(self, part: CallPart) -> Iterator[bytes]:
         if part.begins:
             yield from self._close()
+            self._early = []
             self._call = _call_item(part.id, part.name, "", "in_progress")
             yield self._event("output_item.added", output_index=len(self._done), item=self._call)
         if part.arguments:
@@ -202,6 +210,7 @@ class ResponseWriter:
     def _last_events(self) -> Iterator[bytes]:
         if self._message is None and self._call is None and not self._done:
             yield from self._open_message()  # an answer without a word is still one
+            self._logprobs = self._entries(self._early)
         yield from self._close()
 
     def failure(self, error: ApiError) -> bytes:

@@ -189,6 +189,24 @@ def test_a_response_has_calls_as_items(client: openai.OpenAI, engine: FakeEngine
     assert kinds.count("response.output_item.done") == 3
 
 
+@pytest.mark.parametrize("says", [TWO_CALLS, '@time{"city": "Rome"}'])
+def test_log_probabilities_do_not_cut_a_streamed_call_in_two(
+    client: openai.OpenAI, engine: FakeEngine, says: str
+) -> None:
+    engine.says = says
+    how: Any = {"model": "fake-model", "input": "a", "tools": [flat("weather"), flat("time")]}
+    how["include"] = ["message.output_text.logprobs"]
+    whole = client.responses.create(**how)
+    *_, last = client.responses.create(**how, stream=True)
+    assert last.type == "response.completed"
+    assert [item.type for item in last.response.output] == [item.type for item in whole.output]
+    for streamed, item in zip(last.response.output, whole.output, strict=True):
+        if item.type == "function_call":
+            assert streamed.model_dump(exclude={"id"}) == item.model_dump(exclude={"id"})
+        else:
+            assert [each.token for each in streamed.content[0].logprobs][:2] == ["h", "m"]
+
+
 def test_a_tool_of_a_response_may_be_the_one_that_must_be_called(
     client: openai.OpenAI, engine: FakeEngine
 ) -> None:
