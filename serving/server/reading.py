@@ -25,7 +25,9 @@ class Reading:
     def _read(self, index: int, progress: Progress) -> tuple[str, Sequence[CallPart]]:
         if self._new_reader is None:
             return progress.text, ()
-        reader = self._readers.setdefault(index, self._new_reader())
+        if index not in self._readers:
+            self._readers[index] = self._new_reader()
+        reader = self._readers[index]
         text, calls = reader.push(progress.text)
         if progress.finished is None:
             return text, calls
