@@ -6,10 +6,11 @@
 xgrammar does the matching; grammar_process.py compiles, where it can be ended.
 """
 
+import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from serving.constraints.grammar_process import GrammarProcess, tokenizer_info
 from serving.constraints.schema_check import check_schema
-from serving.engine.request import Constraint, ConstraintKind, RequestRefused
+from serving.engine.request import CompilerBusy, Constraint, ConstraintKind, RequestRefused
 from serving.weights.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 TokenId = Callable[[str], int | None]
 
+MOST_IN_LINE = 8  # constraints that are compiled or wait for it
 _MOST_CHARACTERS = 1 << 18
 _CACHE_BYTES = 256 << 20
 _REMEMBERED_REFUSALS = 256
@@ -53,12 +55,29 @@ class Grammars:
         self._lock = threading.Lock()
         self._compiled: OrderedDict[Constraint, xgrammar.CompiledGrammar] = OrderedDict()
         self._refused: OrderedDict[Constraint, str] = OrderedDict()
+        self._in_line = 0
+        self._is_closed = False
+        self._compiling = threading.Lock()
 
     def matcher(self, constraint: Constraint) -> "Matcher":
         """A matcher at the beginning of an answer. May take seconds, where the constraint is new.
 
-        Raises RequestRefused: what is wrong with the schema, regex or grammar, or that it is too heavy.
+        Raises RequestRefused: what is wrong with the schema, regex or grammar, or that it is too heavy; and CompilerBusy.
         """
+        grammar = self._known(constraint)
+        if grammar is None:
+            with self._turn_to_compile():
+                # who came before may have brought the same
+                grammar = self._known(constraint) or self._compile(constraint)
+        return Matcher(grammar)
+
+    def close(self) -> None:
+        """End the process that compiles, and the line before it."""
+        self._is_closed = True
+        self._process.close()
+
+    def _known(self, constraint: Constraint) -> "xgrammar.CompiledGrammar | None":
+        """The compiled one, if there is one. Raises RequestRefused where it was refused before."""
         with self._lock:
             grammar = self._compiled.get(constraint)
             if grammar is not None:
@@ -66,11 +85,31 @@ class Grammars:
             refusal = self._refused.get(constraint)
         if refusal is not None:
             raise RequestRefused(refusal)
-        return Matcher(grammar or self._compile(constraint))
+        return grammar
 
-    def close(self) -> None:
-        """End the process that compiles."""
-        self._process.close()
+    @contextlib.contextmanager
+    def _turn_to_compile(self) -> Iterator[None]:
+        """One at a time; raises CompilerBusy where too many wait already."""
+        with self._lock:
+            if self._in_line >= MOST_IN_LINE:
+                raise CompilerBusy(
+                    f"{self._in_line} new constraints are being compiled, one after the other; try again later"
+                )
+            self._in_line += 1
+        try:
+            with self._compiling:
+                self._check_that_it_is_open()
+                yield
+        except (RequestRefused, RuntimeError):
+            self._check_that_it_is_open()  # or it is no fault of the constraint's
+            raise
+        finally:
+            with self._lock:
+                self._in_line -= 1
+
+    def _check_that_it_is_open(self) -> None:
+        if self._is_closed:
+            raise CompilerBusy("the engine is stopping; try again later")
 
     def _compile(self, constraint: Constraint) -> "xgrammar.CompiledGrammar":
         import xgrammar

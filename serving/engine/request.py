@@ -201,11 +201,16 @@ class EngineOverloaded(RuntimeError):
     """The waiting queue is full; try again later."""
 
 
+class CompilerBusy(EngineOverloaded):
+    """Too many new constraints wait to be compiled; try again later."""
+
+
 class EngineFailed(RuntimeError):
     """The engine can compute nothing more; the message says why, and what would do."""
 
 
 __all__ = [
+    "CompilerBusy",
     "Constraint",
     "ConstraintKind",
     "DeviceClock",

@@ -11,10 +11,12 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
 from serving.engine.request import (
+    CompilerBusy,
     EngineFailed,
     EngineOverloaded,
     Finished,
@@ -27,12 +29,15 @@ from serving.engine.request import (
 )
 from serving.server.admission import Door
 from serving.server.answers import Usage
-from serving.server.errors import ApiError, BadRequest, Overloaded, ServerFailure
+from serving.server.errors import ApiError, BadRequest, Overloaded, QueueFull, ServerFailure
 from serving.server.mailbox import Mailbox
 from serving.server.runtime import Engine
 from serving.server.spans import Asked, CallRecord
 
 _RETRY_AFTER_SECONDS = 2
+_FORMS_AT_ONCE = (
+    16  # twice as many as may wait for the compiler: the others are known already, and take no time
+)
 CANCELLED = "cancelled"
 
 News = tuple[int, Progress]  # what a step gave to one of a call's answers, and to which
@@ -79,6 +84,8 @@ class Desk:
         self.engine, self.model, self.record = engine, model, record
         self.door, self.observers = door, observers
         self.mailbox = Mailbox()
+        # of its own: who brings a form that takes long to compile must not keep others from the tokenizer
+        self.forms = ThreadPoolExecutor(_FORMS_AT_ONCE, thread_name_prefix="forms")
         self._open: set[Call] = set()
         self._all_over = asyncio.Event()
 
@@ -109,6 +116,7 @@ class Desk:
             except TimeoutError:
                 for call in tuple(self._open):
                     call.abandon()
+        self.forms.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(slots=True)
@@ -163,11 +171,18 @@ class Call:
                 self._hand_over(index, request)
             else:
                 # a grammar that is new takes a second to compile, in which others want their tokens
-                await asyncio.to_thread(self._hand_over, index, request)
+                forms = self._desk.forms
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(forms, self._hand_over, index, request)
         except RequestRefused as refusal:
             raise BadRequest(str(refusal), code="request_refused") from refusal
         except EngineFailed as failure:
             raise Overloaded(str(failure), code="engine_failed") from failure
+        except CompilerBusy as busy:
+            self._desk.door.check()
+            raise QueueFull(
+                str(busy), code="queue_full", retry_after_seconds=_RETRY_AFTER_SECONDS
+            ) from busy
         except EngineOverloaded as overload:
             self._desk.door.check()
             raise self._desk.door.turned_away() from overload

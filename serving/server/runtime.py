@@ -65,8 +65,8 @@ class Engine(Protocol):
     def submit(self, request: Request, on_progress: Callable[[Progress], None]) -> None:
         """Queue a request. on_progress is called from the engine's thread; the last call carries finished.
 
-        Takes long where the request has a constraint that is new. Raises RequestRefused, EngineOverloaded and
-        EngineFailed, and then on_progress is never called.
+        Takes long where the request has a constraint that is new. Raises RequestRefused, EngineOverloaded (CompilerBusy
+        where too many such constraints came at once) and EngineFailed, and then on_progress is never called.
         """
 
     def cancel(self, request_id: str) -> None:

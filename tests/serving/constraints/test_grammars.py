@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import random
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,14 +18,15 @@ from gguf import GGUFReader
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from serving.constraints.grammars import Grammars, Matcher
-from serving.engine.request import Constraint, ConstraintKind, RequestRefused
+from serving.constraints.grammars import MOST_IN_LINE, Grammars, Matcher
+from serving.engine.request import CompilerBusy, Constraint, ConstraintKind, RequestRefused
 from serving.server.tools import REQUIRED, Tool, Tools
 from serving.tools.formats import HERMES, LLAMA, MISTRAL, ToolFormat, constraint_of
 from serving.tools.reader import CallsOrOtherReader, ToolReader
 from serving.weights.checkpoint import Checkpoint
 from serving.weights.gguf_tokenizer import tokenizer_config, tokenizer_json
 from serving.weights.tokenizer import Tokenizer
+from tests.serving.server.serving_here import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -435,16 +437,48 @@ def test_what_cannot_be_used_is_refused_with_the_reason_each_time(
         assert ".cc:" not in str(refusal.value)
 
 
+def test_no_more_than_a_few_wait_for_the_compiler_and_its_end_is_theirs(
+    tokenizer: Tokenizer,
+) -> None:
+    grammars = Grammars(tokenizer, tokenizer.vocab_size, compile_seconds=600)
+    ends: list[Exception] = []
+
+    def ask(number: int) -> None:
+        try:
+            grammars.matcher(heavy(number))
+        except (RequestRefused, CompilerBusy) as end:
+            ends.append(end)
+
+    waiting = [threading.Thread(target=ask, args=[number]) for number in range(MOST_IN_LINE + 1)]
+    try:
+        for thread in waiting:
+            thread.start()
+        eventually(lambda: ends, "one that is turned away")
+        assert isinstance(ends[0], CompilerBusy)
+        assert "8 new constraints are being compiled" in str(ends[0])
+    finally:
+        grammars.close()
+    for thread in waiting:
+        thread.join(30)
+    assert len(ends) == len(waiting)
+    assert sum("stopping" in str(end) for end in ends) == MOST_IN_LINE
+
+
+def heavy(number: int) -> Constraint:
+    """Of which there is one for each number."""
+    properties = {f"p{number}-{each}": {"type": "string"} for each in range(3_000)}
+    return schema_of({"type": "object", "properties": properties})
+
+
 def test_what_takes_too_long_is_given_up_and_the_next_one_is_served(tokenizer: Tokenizer) -> None:
-    properties = {f"p{number}": {"type": "string"} for number in range(3_000)}
-    heavy = schema_of({"type": "object", "properties": properties})
+    too_heavy = heavy(0)
     grammars = Grammars(tokenizer, tokenizer.vocab_size, compile_seconds=2)
     try:
         with pytest.raises(RequestRefused, match="more than 2 s, or too much memory"):
-            grammars.matcher(heavy)
+            grammars.matcher(too_heavy)
         began = time.monotonic()
         with pytest.raises(RequestRefused, match="more than 2 s"):
-            grammars.matcher(heavy)
+            grammars.matcher(too_heavy)
         assert time.monotonic() - began < 2, "it was tried again"
         assert grammars.matcher(Constraint(ConstraintKind.REGEX, "a")) is not None
     finally:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from serving.accounting.work_model import ModelErrors, WorkModelStats
 from serving.engine.errands import Charge, Done, Errand
 from serving.engine.request import (
+    CompilerBusy,
     Constraint,
     ConstraintKind,
     DeviceClock,
@@ -169,6 +170,7 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.compiled = threading.Event()
         self.compiled.set()
+        self.compiling = 0  # since it began
         self._steps_allowed = _NO_END
         self._to_cancel: set[str] = set()
         self._lock = threading.Condition()
@@ -197,7 +199,10 @@ class FakeEngine:
             self._lock.notify()
 
     def _compile(self, text: str) -> None:
+        self.compiling += 1
         self.compiled.wait(20)
+        if text == "too many":
+            raise CompilerBusy("8 new constraints are being compiled; try again later")
         if text == "[":
             raise RequestRefused("the regex '[' is no regex: it never closes its bracket")
 

@@ -104,19 +104,34 @@ def test_a_form_that_cannot_be_compiled_is_the_clients_mistake(client: openai.Op
         chat(client, "abc", extra_body={"guided_regex": "["})
 
 
-def test_others_are_answered_while_a_form_is_compiled(
-    client: openai.OpenAI, engine: FakeEngine
+@pytest.mark.parametrize("forms", [1, 40])
+def test_others_are_answered_while_forms_are_compiled(
+    client: openai.OpenAI, engine: FakeEngine, forms: int
 ) -> None:
     engine.compiled.clear()
     answers: list[Any] = []
     how = {"guided_regex": "x"}
-    slow = threading.Thread(target=lambda: answers.append(chat(client, "Ends.", extra_body=how)))
-    slow.start()
-    assert chat(client, "Ends.").choices[0].message.content == "xyz"
+    slow = [
+        threading.Thread(target=lambda: answers.append(chat(client, "Ends.", extra_body=how)))
+        for _ in range(forms)
+    ]
+    for each in slow:
+        each.start()
+    eventually(lambda: engine.compiling >= min(forms, 6), "forms that are being compiled")
+    assert chat(client, "Ends.", timeout=10).choices[0].message.content == "xyz"
     assert answers == []
     engine.compiled.set()
-    slow.join()
-    assert answers[0].choices[0].message.content == "xyz"
+    for each in slow:
+        each.join()
+    assert {each.choices[0].message.content for each in answers} == {"xyz"}
+
+
+def test_who_brings_a_form_when_too_many_are_compiled_is_told_to_come_back(
+    client: openai.OpenAI,
+) -> None:
+    with pytest.raises(openai.RateLimitError, match="8 new constraints") as caught:
+        chat(client, "abc", extra_body={"guided_regex": "too many"})
+    assert caught.value.response.headers["retry-after"] == "2"
 
 
 def test_who_leaves_while_a_form_is_compiled_is_not_computed_for(
