@@ -1,15 +1,19 @@
 """What collecting costs the application: CPU per call, beside the same calls without it, in one run.
 
-    python -m benchmarks.collectors [--calls 300] [--rounds 7] [--way httpx …]
+    python -m benchmarks.collectors [--calls 300] [--rounds 31] [--way httpx …]
 
 Real parts: the clients, HTTP on loopback to a provider in a process of its own, the collector as `costwatch-collect
 run` sets it up, its threads and its disk included, and a receiver in another process. For each way to call there are three
 programs: one is not collected, one is without fingerprints, one is with them. They take turns, so that a machine that slows
-down slows all.
+down slows all. The kernel's part of a call over loopback scatters more than what is looked for, so many short rounds are
+paired and their median is told with its 95 % interval.
+
+The openai client is covered by reading its requests; "instrumented" is what COSTWATCH_INSTRUMENTATIONS=installed does instead.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -40,7 +44,7 @@ _CHAT = "/v1/chat/completions"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=300, help="a round")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--asked-kb", type=int, default=4, help="a prompt")
     parser.add_argument("--way", choices=WAYS, action="append", help="to call; all of them")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -84,6 +88,7 @@ def _rounds(
         "COSTWATCH_KEY": "benchmark",
         "COSTWATCH_OUTBOX": str(folder),
         _ASKED: str(options.asked_kb),
+        "COSTWATCH_INSTRUMENTATIONS": "installed" if way in INSTRUMENTED else "needed",
     }
     plain = [sys.executable, "-m", "benchmarks.collectors", "--call", way]
     collected = [sys.executable, "-m", "collectors.run", "run", "--team", "benchmark", "--", *plain]
@@ -138,14 +143,17 @@ def _row(way: str, rounds: list[tuple[Cost, Cost, Cost]]) -> tuple[str, ...]:
 
 
 def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})"
+    """The median with its 95 % interval, by the ranks that the binomial distribution gives (its normal form)."""
+    ordered = sorted(values)
+    below = max(0, math.floor((len(ordered) - 1.96 * math.sqrt(len(ordered))) / 2))
+    return f"{statistics.median(values):,.0f} ({ordered[below]:,.0f}–{ordered[-1 - below]:,.0f})"
 
 
 def _print(rows: list[tuple[str, ...]], options: argparse.Namespace) -> None:
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.machine()},"
         f" Python {platform.python_version()}: median of {options.rounds} interleaved rounds of"
-        f" {options.calls} calls (least–most); {options.asked_kb} KB asked, 2 KB answered, streams in {CHUNKS} chunks\n"
+        f" {options.calls} calls (95 % interval); {options.asked_kb} KB asked, 2 KB answered, streams in {CHUNKS} chunks\n"
     )
     print("| way to call | µs of CPU a call, not collected | added by the collector | of it on the calling thread | of it by fingerprints | of these on the calling thread |")  # fmt: skip
     print("|---|---|---|---|---|---|")
@@ -268,9 +276,12 @@ WAYS: dict[str, Callable[[], Callable[[], None]]] = {
     "httpx stream": _httpx_stream,
     "requests": _requests,
     "aiohttp": _aiohttp,
+    "openai": _openai,
+    "openai stream": _openai_stream,
     "openai instrumented": _openai,
     "openai instrumented stream": _openai_stream,
 }
+INSTRUMENTED = ("openai instrumented", "openai instrumented stream")
 
 
 # The other processes

@@ -1,8 +1,11 @@
-"""Which installed instrumentation covers which client library; exactly one each, or calls are seen twice.
+"""What covers which client library; exactly one thing each, or calls are seen twice.
 
-We write no instrumentation that exists: a library is covered by a package that somebody maintains, found by its entry
-point. Where several are installed for one library, the first in its row is switched on: the ones that report cached
-tokens before the ones that do not, OpenTelemetry's own before others.
+A library whose requests the transport reads is left to it: what the provider counted stands in the answer, and reading it
+there takes a fifth of the CPU that an instrumentation takes. Any other library is covered by an instrumentation that somebody
+maintains, found by its entry point; so are all of them where COSTWATCH_INSTRUMENTATIONS=installed asks for it, and where a
+sampler may leave spans out, for only instrumentations have metrics of the calls whose spans are not sent. Where several are
+installed for one library, the first in its row is switched on: the ones that report cached tokens before the ones that do
+not, OpenTelemetry's own before others.
 """
 
 import logging
@@ -22,6 +25,7 @@ from typing import Any
 
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from collectors import transport
 from collectors.batches import KeepSpans
@@ -32,6 +36,9 @@ logger = logging.getLogger(__name__)
 _GROUP = "opentelemetry_instrumentor"
 _providers: list[Any] = []  # of traces and of metrics
 _switched_on: list[EntryPoint] = []  # by us; what the application switched on itself is its own
+_left_to_the_transport: dict[str, EntryPoint] = {}  # by library, though there is an instrumentation
+VARIABLE = "COSTWATCH_INSTRUMENTATIONS"
+_REQUESTS = "its HTTP requests"
 THREADING = "opentelemetry.instrumentation.threading"  # carries tags into threads
 
 # Content is never asked for; somebody who wants it has to say so in the environment.
@@ -99,7 +106,7 @@ _IMPORTED_AS: Mapping[str, str] = {
 # Libraries that make spans of their calls themselves, by the file that does it. Another's would be a second one.
 _OWN_SPANS: Mapping[str, str] = {"anthropic": "anthropic/_tracing.py"}
 
-# Libraries whose requests the transport reads, where no instrumentation of theirs is installed.
+# Libraries whose requests the transport reads.
 _READ_ON_THE_WIRE = frozenset(
     {"openai", "anthropic", "google-genai", "mistralai", "groq", "together"}
 )
@@ -138,16 +145,19 @@ def switch_on(
     meter_provider: MeterProvider,
     *,
     lazily: bool = False,
+    all_installed: bool = False,
     keep: KeepSpans | None = None,
 ) -> Coverage:
-    """Switch on one instrumentation for each client library that is installed, and the one for threads.
+    """Switch on what covers each client library that is installed, and the instrumentation for threads.
 
     lazily   each as soon as its library is imported, so that a process that never does pays nothing for it
+    all_installed   instrumentations also for libraries whose requests the transport reads
     keep     the provider's processor of ours, whose thread calls transport.drain()
     """
     for name, value in _NO_CONTENT.items():
         os.environ.setdefault(name, value)
     _providers[:] = [tracer_provider, meter_provider]
+    is_asked_for = all_installed or may_leave_out(tracer_provider)
     points = _entry_points()
     if THREADING in points:
         _instrument(points[THREADING])
@@ -162,6 +172,9 @@ def switch_on(
         point = next((points[module] for module in modules if module in points), None)
         if point is None:
             _without(library, modules[0], covered, uncovered)
+        elif library in _READ_ON_THE_WIRE and not is_asked_for:
+            _left_to_the_transport[library] = point
+            covered[library] = f"{_REQUESTS} ({VARIABLE}=installed: by {_distribution(point)})"
         elif lazily and library in _IMPORTED_AS:
             _instrument_later(point, library)
             covered[library] = _distribution(point)
@@ -185,13 +198,22 @@ def switch_over(
         point.load()().uninstrument()
         if wrong := _instrument(point):
             logger.warning("costwatch lost an instrumentation on the way: %s", wrong)
+    if may_leave_out(tracer_provider):
+        for library, point in _left_to_the_transport.items():
+            _instrument_later(point, library)
+        _left_to_the_transport.clear()
     transport.switch_on(tracer_provider, keep=keep)
+
+
+def may_leave_out(tracer_provider: TracerProvider) -> bool:
+    """Whether its sampler may leave spans out, so that calls are to be counted by metrics, too."""
+    return tracer_provider.sampler is not ALWAYS_ON
 
 
 def _without(library: str, module: str, covered: dict[str, str], uncovered: dict[str, str]) -> None:
     """Where no instrumentation is installed, the transport may do."""
     if library in _READ_ON_THE_WIRE:
-        covered[library] = "its HTTP requests"
+        covered[library] = _REQUESTS
     else:
         uncovered[library] = f"install {module.replace('.', '-').replace('_', '-')}"
 

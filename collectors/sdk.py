@@ -103,7 +103,10 @@ def configure(
     Telemetry waits in a folder until the receiver has it (COSTWATCH_OUTBOX, COSTWATCH_OUTBOX_MAX_BYTES). With it go keyed
     hashes of what is asked (COSTWATCH_FINGERPRINT_KEY, else `key`; COSTWATCH_FINGERPRINTS=off: none).
 
-    Raises ConfigurationError where no endpoint or no key is known.
+    Calls of a library whose requests are read on the wire are read there; COSTWATCH_INSTRUMENTATIONS=installed has an
+    instrumentation do it where one is installed.
+
+    Raises ConfigurationError where no endpoint or no key is known, or a variable says something that cannot be.
     """
     global _configured
     with _lock:
@@ -111,6 +114,7 @@ def configure(
             logger.warning("costwatch is configured already; this call of configure() does nothing")
             return _configured
         target = find_target(endpoint, key)
+        all_installed = _asks_for_all_installed()
         tags = tag_attributes(team=team, feature=feature, customer=customer)
         resource = _resource(tags, service_name, environment, resource_attributes or {})
         sender = sender_to(target)
@@ -123,6 +127,7 @@ def configure(
             tracers,
             _beside(tracers, meters, is_theirs=are_theirs),
             lazily=zero_code,
+            all_installed=all_installed,
             keep=_keeping(spans),
         )
         _configured = Configured(target, coverage, tracers, meters, sender, tags, are_theirs)
@@ -252,6 +257,15 @@ def _limit_bytes() -> int:
         ) from None
 
 
+def _asks_for_all_installed() -> bool:
+    said = os.environ.get(instrumentations.VARIABLE, "")
+    if said.strip().lower() not in ("", "needed", "installed"):
+        raise ConfigurationError(
+            f"{instrumentations.VARIABLE}={said!r}: expected needed, which is the default, or installed"
+        )
+    return said.strip().lower() == "installed"
+
+
 def _tracer_provider(
     resource: Resource, tags: Mapping[str, str], spans: SpanProcessor
 ) -> TracerProvider:
@@ -321,4 +335,5 @@ def _beside(
     instrumentation as long as the span. So they go where the application has a meter provider of its own, or where a
     sampler leaves spans out.
     """
-    return meters if is_theirs or tracers.sampler is not ALWAYS_ON else metrics.NoOpMeterProvider()
+    is_needed = is_theirs or instrumentations.may_leave_out(tracers)
+    return meters if is_needed else metrics.NoOpMeterProvider()

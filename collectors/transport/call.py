@@ -128,6 +128,10 @@ class Watch:
     def chunk(self, data: bytes) -> None:
         """A chunk of the answer's body, in order."""
 
+    def room(self) -> list[bytes]:
+        """A list to put the next few chunks into, which is cheaper than to tell of each; then ask for another."""
+        return []
+
     def end(self) -> None:
         """The body has been read to its end."""
 
@@ -179,8 +183,19 @@ class Call(Watch):
             try:
                 self._excerpt.feed(data)
             except Exception:
-                self._excerpt = None
-                logger.debug("the answer's encoding cannot be read", exc_info=True)
+                self._give_up()
+
+    def room(self) -> list[bytes]:
+        if self._excerpt is not None:
+            try:
+                return self._excerpt.room()
+            except Exception:
+                self._give_up()
+        return []
+
+    def _give_up(self) -> None:
+        self._excerpt = None
+        logger.debug("the answer's encoding cannot be read", exc_info=True)
 
     @_quietly
     def end(self) -> None:
@@ -201,6 +216,8 @@ class Call(Watch):
         self._ended_unix_ns = time.time_ns()
         self._has_ended = has_ended
         self._error_type = error_type
+        if self._excerpt is not None:
+            self._excerpt.shorten()
         size_bytes = self._size_bytes()
         many = len(_over)
         if _wake is None or many >= _MOST_WAITING or not waiting.take(size_bytes):

@@ -2,17 +2,24 @@
 
 What is wanted of an answer (its id, its model, its usage) stands at its beginning or its end, in one JSON object as in a
 stream of events, so what lies between is looked at by nobody. Chunks are only put aside while they come: they are decoded
-when there are too many of them, or by whoever reads the excerpt.
+when there are too many of them, or by whoever reads the excerpt. Memory that is kept until then is cold when it is read, and
+so is what the application gets in its place: a stream whose ends say everything is cut down to them when it is over.
 """
 
+import re
 import zlib
 from collections.abc import Callable
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 HEAD_BYTES = 16 * 1024
 TAIL_BYTES = 64 * 1024
 FRESH_BYTES = 64 * 1024
+_FIRST_BYTES, _LAST_BYTES = 2 * 1024, 4 * 1024  # of a stream that is cut down
+_STREAMS = (b"data:", b"event:")
+_ID, _MODEL = re.compile(rb'"id"\s*:\s*"([^"]?)'), re.compile(rb'"model"\s*:\s*"([^"]?)')
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{)')
 
 Decode = Callable[[bytes], bytes]
 
@@ -20,13 +27,14 @@ Decode = Callable[[bytes], bytes]
 class Excerpt:
     """Fed with the chunks of a body; keeps its head and its tail."""
 
-    __slots__ = ("_decode", "_fresh", "_fresh_bytes", "_head", "_tail", "is_whole")
+    __slots__ = ("_counted", "_decode", "_fresh", "_fresh_bytes", "_head", "_tail", "is_whole")
 
     def __init__(self, content_encoding: str = "") -> None:
         """Raises LookupError where nothing here reads that encoding."""
         self._decode = decoder(content_encoding)
         self._fresh: list[bytes] = []  # as they came from the wire
-        self._fresh_bytes = 0
+        self._counted = 0  # of them
+        self._fresh_bytes = 0  # of these
         self._head = b""
         self._tail = b""
         self.is_whole = True  # nothing was left out between head and tail
@@ -34,12 +42,27 @@ class Excerpt:
     def feed(self, chunk: bytes) -> None:
         """Take the next chunk, as it came from the wire. Raises what the decoder raises, then or when it is read."""
         self._fresh.append(chunk)
+        self._counted += 1
         self._fresh_bytes += len(chunk)
         if self._fresh_bytes > FRESH_BYTES:
             self._take()
 
+    def room(self) -> list[bytes]:
+        """Where the next few chunks may be put without asking each time. Raises what the decoder raises."""
+        if self._count() > FRESH_BYTES:
+            self._take()
+        return self._fresh
+
+    def _count(self) -> int:
+        fresh = self._fresh
+        if len(fresh) > self._counted:
+            self._fresh_bytes += sum(map(len, islice(fresh, self._counted, None)))
+            self._counted = len(fresh)
+        return self._fresh_bytes
+
     def _take(self) -> None:
-        fresh, self._fresh, self._fresh_bytes = self._fresh, [], 0
+        fresh = self._fresh
+        self._fresh, self._counted, self._fresh_bytes = [], 0, 0
         passed = fresh[0] if len(fresh) == 1 else b"".join(fresh)
         if self._decode is not None:
             passed = self._decode(passed)
@@ -53,9 +76,23 @@ class Excerpt:
                 passed = self._tail + passed
             self._tail = passed[-TAIL_BYTES:]
 
+    def shorten(self) -> None:
+        """Let go of the middle of a stream that came whole, where its ends have its id, its model and its usage."""
+        if self._decode is not None or self._head or self._count() < 2 * _LAST_BYTES:
+            return
+        if not self._fresh[0].startswith(_STREAMS):
+            return
+        whole = b"".join(self._fresh)
+        first, last = whole[:_FIRST_BYTES], whole[-_LAST_BYTES:]
+        # Anthropic's stream begins with what it has read.
+        wanted = (_ID, _MODEL, _USAGE) if b"message_start" in first else (_ID, _MODEL)
+        if _USAGE.search(last) and all(_says(each, first) for each in wanted):
+            self._head, self._tail, self.is_whole = first, last, False
+            self._fresh, self._counted, self._fresh_bytes = [], 0, 0
+
     def size_bytes(self) -> int:
         """What is kept."""
-        return len(self._head) + len(self._tail) + self._fresh_bytes
+        return len(self._head) + len(self._tail) + self._count()
 
     @property
     def head(self) -> bytes:
@@ -70,6 +107,12 @@ class Excerpt:
         if self._fresh:
             self._take()
         return self._tail
+
+
+def _says(name: re.Pattern[bytes], text: bytes) -> bool:
+    """Whether the first of this name has a value; Azure's first event names nothing."""
+    found = name.search(text)
+    return found is not None and bool(found[1])
 
 
 def decoder(content_encoding: str) -> Decode | None:

@@ -2,10 +2,13 @@
 
 import functools
 from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
 from collectors.transport.call import Watch, begin
+
+_FEW = 16  # chunks that are put aside without asking whether they are too many
 
 
 def _begin(request: Any) -> Watch | None:
@@ -70,11 +73,21 @@ def _streams(httpx: ModuleType) -> tuple[type, type]:
 
         def __iter__(self) -> Iterator[bytes]:
             watch = self._watch
-            take = watch.chunk
+            chunks = iter(self._stream)
+            count = _FEW
             try:
-                for chunk in self._stream:
-                    take(chunk)
+                for chunk in chunks:
+                    watch.chunk(chunk)  # the first one's time is wanted
                     yield chunk
+                    if chunk:
+                        break
+                while count == _FEW:
+                    room = watch.room()
+                    before = len(room)
+                    for chunk in islice(chunks, _FEW):
+                        room.append(chunk)
+                        yield chunk
+                    count = len(room) - before
             except GeneratorExit:
                 raise  # whoever stops reading closes, too
             except BaseException as error:

@@ -49,7 +49,11 @@ def _fingerprint(span: Any) -> dict[str, Any]:
 def ask(outbox: Path, *ways: str, **variables: str) -> list[tuple[str, dict[str, Any]]]:
     with providing() as (provider, _), receiving() as (receiver, received):
         environ = environment(
-            outbox, PROVIDER_URL=provider, COSTWATCH_ENDPOINT=receiver, **variables
+            outbox,
+            PROVIDER_URL=provider,
+            COSTWATCH_ENDPOINT=receiver,
+            COSTWATCH_INSTRUMENTATIONS="installed",  # theirs have them, too
+            **variables,
         )
         ran = collect(*script("same_request.py"), *ways, environ=environ)
         assert ran.returncode == 0, ran.stderr

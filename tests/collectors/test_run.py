@@ -32,9 +32,11 @@ class Ran:
         return {seen.request_model: seen for seen in self.observations}
 
 
-def run(name: str, outbox: Path) -> Ran:
+def run(name: str, outbox: Path, **variables: str) -> Ran:
     with providing() as (provider, log), receiving() as (receiver, received):
-        environ = environment(outbox, PROVIDER_URL=provider, COSTWATCH_ENDPOINT=receiver)
+        environ = environment(
+            outbox, PROVIDER_URL=provider, COSTWATCH_ENDPOINT=receiver, **variables
+        )
         ran = collect(*script(name), environ=environ)
         assert ran.returncode == 0, ran.stderr
         secret = b"the secret prompt"
@@ -137,9 +139,28 @@ def test_plain_aiohttp_arrives_as_the_provider_counted_it(tmp_path: Path) -> Non
 def test_an_instrumented_client_is_seen_once_and_its_uninstrumented_calls_too(
     tmp_path: Path,
 ) -> None:
-    ran = run("unmodified_openai.py", tmp_path)
+    ran = run("unmodified_openai.py", tmp_path, COSTWATCH_INSTRUMENTATIONS="installed")
     assert_same(ran)
     assert "covers openai by opentelemetry-instrumentation-genai-openai" in ran.stderr
+
+
+def test_a_client_whose_requests_can_be_read_is_read_there_and_the_start_says_what_else_could(
+    tmp_path: Path,
+) -> None:
+    ran = run("unmodified_openai.py", tmp_path)
+    assert_same(ran)
+    assert "covers openai by its HTTP requests (COSTWATCH_INSTRUMENTATIONS=installed: by" in ran.stderr  # fmt: skip
+
+
+def test_instrumentations_that_nobody_knows_are_refused(tmp_path: Path) -> None:
+    environ = environment(
+        tmp_path, COSTWATCH_ENDPOINT="http://127.0.0.1:9", COSTWATCH_INSTRUMENTATIONS="all"
+    )
+    ran = collect(sys.executable, "-c", "print('works')", environ=environ)
+    assert (ran.returncode, ran.stdout) == (0, "works\n")
+    assert ran.stderr.startswith(
+        "costwatch: nothing is collected: COSTWATCH_INSTRUMENTATIONS='all': expected needed"
+    )
 
 
 @pytest.mark.parametrize("sampler", ["always_on", "always_off"])

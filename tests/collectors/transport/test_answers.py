@@ -101,6 +101,82 @@ def test_a_stream_that_was_left_reports_no_usage_that_is_not_final(left_at: int)
     assert found.response_id in ("", "msg_1")
 
 
+TEXTS = st.integers(0, 3000).map(lambda count: '"id": "x' + "x" * count)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[bytes, Protocol]:
+    """Whole streams, as their providers write them, of any length."""
+    texts = draw(st.lists(TEXTS, max_size=12))
+    model = draw(st.sampled_from(["", "gpt"]))
+    first = {
+        "id": draw(st.sampled_from(["", "c-1"])),
+        "model": model,
+        "choices": [],
+        "filters": draw(TEXTS),
+    }
+    chunks = [
+        {"id": "c-1", "model": "gpt", "usage": None, "choices": [{"text": text}]} for text in texts
+    ]
+    last = {"id": "c-1", "model": "gpt", "choices": [], "usage": CHAT["usage"]}
+    started = {
+        "type": "response.created",
+        "response": {"id": "r-1", "tools": draw(TEXTS), "model": "gpt", "usage": None},
+    }
+    deltas = [
+        {"type": "response.output_text.delta", "item_id": "m-1", "delta": text} for text in texts
+    ]
+    completed = {
+        "type": "response.completed",
+        "response": {
+            **started["response"],
+            "output": texts,
+            "usage": {"input_tokens": 3, "output_tokens": 4},
+        },
+    }
+    begins = {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "model": "claude",
+            "usage": {"input_tokens": 5, "output_tokens": 1},
+        },
+    }
+    blocks = [{"type": "content_block_delta", "delta": {"text": text}} for text in texts]
+    ends = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 12}}
+    return draw(
+        st.sampled_from(
+            [
+                (sse(first, *chunks, last) + b"data: [DONE]\n\n", Protocol.OPENAI),
+                (sse(first, *chunks) + b"data: [DONE]\n\n", Protocol.OPENAI),
+                (sse(started, *deltas, completed), Protocol.OPENAI),
+                (sse(begins, *blocks, ends, {"type": "message_stop"}), Protocol.ANTHROPIC),
+            ]
+        )
+    )  # fmt: skip
+
+
+@given(streams(), st.integers(1, 5000))
+def test_a_stream_that_was_cut_down_to_its_ends_says_what_it_said(
+    stream: tuple[bytes, Protocol], size: int
+) -> None:
+    body, protocol = stream
+    excerpt = Excerpt()
+    for place in range(0, len(body), size):
+        excerpt.room().append(body[place : place + size])
+    excerpt.shorten()
+    assert read_answer(excerpt, protocol) == read(body, protocol)
+
+
+def test_a_long_stream_waits_in_a_few_kilobytes() -> None:
+    excerpt = Excerpt()
+    named = STREAM[STREAM.index(b"data:", 1) :]  # not so the first, which is Azure's
+    excerpt.feed(named[:8_000] + named[-8_000:])
+    excerpt.shorten()
+    assert excerpt.size_bytes() < 8_000
+    assert read_answer(excerpt, Protocol.OPENAI).usage[INPUT] == 9
+
+
 @given(st.binary(max_size=3000), st.sampled_from(list(Protocol)))
 def test_garbage_is_read_as_nothing(body: bytes, protocol: Protocol) -> None:
     assert read(body, protocol).usage == {}
