@@ -199,6 +199,8 @@ COSTWATCH_OTLP_GRPC_URL = env.text("COSTWATCH_OTLP_GRPC_URL")  # the same by gRP
 # How many teams, features and customers telemetry can name; what comes after them is counted as "other".
 MAX_TAG_VALUES = env.whole_number("COSTWATCH_MAX_TAG_VALUES", 5000)
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
+# How long an exchange rate holds after its day where none follows: weekends and holidays have none.
+EXCHANGE_RATE_MAX_AGE_DAYS = env.whole_number("COSTWATCH_EXCHANGE_RATE_MAX_AGE_DAYS", 10)
 
 # Limits at the OTLP door.
 OTLP_WAIT_SECONDS = 10  # for the bodies of the same organization that came before

@@ -63,7 +63,11 @@ class LineSerializer(serializers.Serializer[Line]):
     feature = serializers.CharField()
     method = serializers.CharField(help_text="how device time was attributed; empty: it is none")
     unit_quantity = serializers.IntegerField(allow_null=True, help_text="that unit_price is for")
-    price_currency = serializers.CharField(help_text="of unit_price")
+    price_currency = serializers.CharField(help_text="of unit_price and price_cost")
+    price_cost = serializers.CharField(
+        allow_null=True,
+        help_text="exact, in price_currency; null: it is the organization's, and the same as exact_cost",
+    )
 
 
 class TeamTotalSerializer(serializers.Serializer[TeamTotal]):

@@ -13,6 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from typing import Generic, TypeVar
 
+from costwatch.domain.exchange import RATE_PLACES
 from costwatch.domain.money import EXACT, Money
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ T = TypeVar("T")
 # is rounded here, once per quantity, in the same way by Postgres and by us.
 COST_PLACES = 20
 _COST_UNIT = Decimal(1).scaleb(-COST_PLACES)
+# Times an exchange rate nothing more is rounded, so that a cost is its amount in the price's currency × the rate.
+CONVERTED_PLACES = COST_PLACES + RATE_PLACES
 
 NS_PER_HOUR = 3_600 * 1_000_000_000
 TOKENS_PER_PRICE = 1_000_000

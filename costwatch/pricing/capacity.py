@@ -7,7 +7,7 @@ Of each pool, device type and hour (docs/cost-of-idle-gpus.md):
     idle                what they were not busy
 
 The last two are carried by whom the pool's policy names. Together the three are the bill: the wall time at the hour's
-price. Where calls used more than any device told of, the bill is what they used.
+price, and at its day's exchange rate where the price is in another currency. Where calls used more than any device told of, the bill is what they used.
 
 Calls say which type of device they ran on, not which device. Where several pools have devices of a type in the same
 hour, use goes to them in proportion to what their devices told of as used.
@@ -16,7 +16,7 @@ hour, use goes to them in proportion to what their devices told of as used.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -27,6 +27,7 @@ from django.db import connection
 
 from costwatch.accounts.models import Organization
 from costwatch.attribution.models import CapacityHour
+from costwatch.domain.exchange import RATE_PLACES
 from costwatch.domain.idle import (
     HourUse,
     Payer,
@@ -39,9 +40,10 @@ from costwatch.domain.idle import (
 )
 from costwatch.domain.money import EXACT
 from costwatch.domain.periods import Period, month_of
-from costwatch.domain.pricing import COST_PLACES, Ranged, UnitPrice, at
+from costwatch.domain.pricing import CONVERTED_PLACES, COST_PLACES, Ranged, UnitPrice, at
 from costwatch.pricing.device_prices import device_prices
-from costwatch.pricing.metered import PAYER, metered, parameters
+from costwatch.pricing.exchange import Exchange, exchange_in
+from costwatch.pricing.metered import PAYER, metered
 from costwatch.pricing.pools import Held, Pools
 
 
@@ -59,6 +61,7 @@ class CapacityCharge:
     method        how it is known: measured, or modelled where runtimes said only when calls ran; of usage shared, too.
     policy        that this was charged by; empty: it is usage.
     price         that held; None: it is usage, which may have several, or no price is known.
+    price_cost    in the price's currency, where that is not the organization's; else None.
     """
 
     pool_id: int | None  # None: the default pool
@@ -72,15 +75,28 @@ class CapacityCharge:
     device_ns: int
     unpriced_ns: int
     cost: Decimal
+    price_cost: Decimal | None
 
 
 @dataclass(slots=True)
 class _Used:
-    """By one team in one way; cost is in units of the last place."""
+    """By one team in one way; cost is in the price's currency, in units of the last of COST_PLACES."""
 
     device_ns: int = 0
     unpriced_ns: int = 0
     cost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _HourPrice:
+    """What a device's hour cost, and what its currency was worth in units of the last of RATE_PLACES; 0: unknown."""
+
+    price: UnitPrice | None
+    rate: int
+
+    @property
+    def is_known(self) -> bool:
+        return self.rate > 0
 
 
 @dataclass(slots=True)
@@ -102,7 +118,42 @@ class _Hour:
 
 _Group = tuple[int | None, str]  # pool and device type
 _Hours = dict[datetime, _Hour]
-_Key = tuple[int | None, str, Payer, Kind, str, str, UnitPrice | None]
+# Pool, device type, who is charged, for what, method, policy, price, and whether its exchange rate is known.
+_Key = tuple[int | None, str, Payer, Kind, str, str, UnitPrice | None, bool]
+
+
+@dataclass(slots=True)
+class _Sums:
+    """cost is in the organization's currency, in units of the last of CONVERTED_PLACES."""
+
+    device_ns: int = 0
+    unpriced_ns: int = 0
+    price_cost: int = 0
+    cost: int = 0
+
+    def add(self, one: _Used, rate: int) -> None:
+        self.device_ns += one.device_ns
+        self.unpriced_ns += one.unpriced_ns
+        self.price_cost += one.cost
+        self.cost += one.cost * rate
+
+
+class _Prices(dict[tuple[str, datetime], _HourPrice]):
+    """What device types cost, by hour."""
+
+    def __init__(
+        self, prices: Mapping[str, Sequence[Ranged[UnitPrice]]], exchange: Exchange
+    ) -> None:
+        self._prices = prices
+        self._exchange = exchange
+
+    def __missing__(self, key: tuple[str, datetime]) -> _HourPrice:
+        device_type, hour = key
+        price = at(self._prices[device_type], hour)
+        rate = None if price is None else self._exchange.at(price.currency, hour)
+        scaled = 0 if rate is None else int(EXACT.scaleb(rate, RATE_PLACES))
+        self[key] = _HourPrice(price, scaled)
+        return self[key]
 
 
 class _Moments(dict[int, datetime]):
@@ -133,16 +184,15 @@ def capacity_charges(
     The charges of usage sum to what costs() says for these devices; all of a pool's, to its bill.
     """
     pools = pools or Pools(organization)
-    sums: dict[_Key, _Used] = defaultdict(_Used)
+    sums: dict[_Key, _Sums] = defaultdict(_Sums)
     for month in _months(organization, period):
-        groups = _hours(organization, month, pools)
-        prices = device_prices(organization, {device_type for _, device_type in groups})
+        groups, prices = _hours(organization, month, pools)
         for (pool_id, device_type), hours in groups.items():
-            held = prices[device_type]
-            for hour, key, one in _of_group(pools, pool_id, device_type, hours, held):
+            for hour, key, one in _of_group(pools, pool_id, device_type, hours, prices):
                 if hour in period:
-                    _add(sums[key], one)
-    return [_charge(pools, key, sums[key]) for key in sorted(sums, key=_order)]
+                    sums[key].add(one, prices[device_type, hour].rate)
+    own = organization.currency
+    return [_charge(pools, key, sums[key], own) for key in sorted(sums, key=_order)]
 
 
 def _months(organization: Organization, period: Period) -> Iterator[Period]:
@@ -156,18 +206,29 @@ def _months(organization: Organization, period: Period) -> Iterator[Period]:
 # What was told and what was used, by pool and device type
 
 
-def _hours(organization: Organization, month: Period, pools: Pools) -> dict[_Group, _Hours]:
+def _hours(
+    organization: Organization, month: Period, pools: Pools
+) -> tuple[dict[_Group, _Hours], _Prices]:
     groups: dict[_Group, _Hours] = defaultdict(dict)
     there = _told(organization, month, pools, groups)
     hours = _Moments()
-    for epoch, device_type, payer, method, ns, unpriced_ns, cost in _rows(organization, month):
+    rows = _rows(organization, month)
+    prices = _prices(organization, month, {*(key[1] for key in groups), *(row[1] for row in rows)})
+    for epoch, device_type, payer, method, ns, unpriced_ns, cost in rows:
         hour = hours[epoch]
-        one = _Used(int(ns), int(unpriced_ns), _units(cost))
+        rate = prices[device_type, hour].rate
+        one = _Used(int(ns), int(unpriced_ns), _in_its_currency(cost, rate))
         ids = there.get((hour, device_type)) or {pools.of(device_type, "", hour)}
         for pool_id, part in _parts(one, groups, hour, device_type, ids):
             known = groups[pool_id, device_type].setdefault(hour, _Hour())
             _add(known.used.setdefault((payer, method), _Used()), part)
-    return groups
+    return groups, prices
+
+
+def _prices(organization: Organization, month: Period, device_types: Collection[str]) -> _Prices:
+    prices = device_prices(organization, device_types)
+    currencies = {one.value.currency for ranges in prices.values() for one in ranges}
+    return _Prices(prices, exchange_in(organization, currencies, month))
 
 
 def _told(
@@ -191,8 +252,9 @@ def _told(
 
 
 def _rows(organization: Organization, month: Period) -> list[tuple[Any, ...]]:
+    hours = metered(organization, month)
     with connection.cursor() as cursor:
-        cursor.execute(metered() + _USED, parameters(organization, month))
+        cursor.execute(hours.query + _USED, hours.values)
         return list(cursor.fetchall())
 
 
@@ -223,7 +285,7 @@ def _of_group(
     pool_id: int | None,
     device_type: str,
     hours: _Hours,
-    prices: Sequence[Ranged[UnitPrice]],
+    prices: _Prices,
 ) -> Iterator[tuple[datetime, _Key, _Used]]:
     in_order = sorted(hours.items())
     uses = [known.use() for _, known in in_order]
@@ -234,10 +296,11 @@ def _of_group(
     )
     for (hour, known), use, rest in zip(in_order, uses, rests, strict=True):
         for (payer, method), one in known.used.items():
-            yield hour, (pool_id, device_type, payer, Kind.USAGE, method, "", None), one
+            yield hour, (pool_id, device_type, payer, Kind.USAGE, method, "", None, True), one
         if rest.ns:
-            held, price = pools.policy(pool_id, hour), at(prices, hour)
-            how = ("modelled" if known.modelled_ns else "measured", held.policy.value, price)
+            held, price = pools.policy(pool_id, hour), prices[device_type, hour]
+            method = "modelled" if known.modelled_ns else "measured"
+            how = (method, held.policy.value, price.price, price.is_known)
             for payer, kind, one in _carried(known, use, rest, month, held, price):
                 yield hour, (pool_id, device_type, payer, kind, *how), one
 
@@ -248,7 +311,7 @@ def _carried(
     rest: Rest,
     month: Use,
     held: Held,
-    price: UnitPrice | None,
+    price: _HourPrice,
 ) -> Iterator[tuple[Payer, Kind, _Used]]:
     by = weights(held.policy, known.wall_ns, use, month, held.reserved_percent)
     parts = {Kind.IDLE: rest.idle_ns, Kind.UNATTRIBUTED_BUSY: rest.unattributed_ns}
@@ -259,25 +322,36 @@ def _carried(
         cost_of = split(costs[kind], by)
         for payer, theirs_ns in split(ns, by).items():
             if theirs_ns or cost_of[payer]:
-                unpriced_ns = theirs_ns if price is None else 0
+                unpriced_ns = 0 if price.is_known else theirs_ns
                 yield payer, kind, _Used(theirs_ns, unpriced_ns, cost_of[payer])
 
 
 def _rest_costs(
-    known: _Hour, use: Mapping[Payer, int], rest: Rest, price: UnitPrice | None
+    known: _Hour, use: Mapping[Payer, int], rest: Rest, price: _HourPrice
 ) -> Mapping[Kind, int]:
     """The bill less what the calls were charged, whose costs are rounded each: so the sum is the bill, not about it."""
-    if price is None:
-        return dict.fromkeys((Kind.IDLE, Kind.UNATTRIBUTED_BUSY), 0)
-    bill = _units(price.cost(sum(use.values()) + rest.ns).amount)
-    left = max(0, bill - sum(one.cost for one in known.used.values()))
+    left = _left(known, use, rest, price)
     idle = left * rest.idle_ns // rest.ns
     return {Kind.IDLE: idle, Kind.UNATTRIBUTED_BUSY: left - idle}
+
+
+def _left(known: _Hour, use: Mapping[Payer, int], rest: Rest, price: _HourPrice) -> int:
+    if price.price is None:
+        return 0
+    if not price.is_known:  # what calls used was charged nothing then
+        return _units(price.price.cost(rest.ns).amount)
+    bill = _units(price.price.cost(sum(use.values()) + rest.ns).amount)
+    return max(0, bill - sum(one.cost for one in known.used.values()))
 
 
 def _units(cost: Decimal) -> int:
     """A cost of COST_PLACES in units of the last one."""
     return int(EXACT.scaleb(cost, COST_PLACES))
+
+
+def _in_its_currency(cost: Decimal, rate: int) -> int:
+    """A cost in the organization's currency as what it is in the price's, in units: it was that, times the rate."""
+    return int(EXACT.scaleb(cost, CONVERTED_PLACES)) // rate if rate else 0
 
 
 def _add(sums: _Used, one: _Used) -> None:
@@ -286,8 +360,9 @@ def _add(sums: _Used, one: _Used) -> None:
     sums.cost += one.cost
 
 
-def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
-    pool_id, device_type, team_id, kind, method, policy, price = key
+def _charge(pools: Pools, key: _Key, sums: _Sums, own_currency: str) -> CapacityCharge:
+    pool_id, device_type, team_id, kind, method, policy, price, _ = key
+    is_foreign = price is not None and price.currency != own_currency
     return CapacityCharge(
         pool_id,
         pools.names[pool_id],
@@ -299,13 +374,14 @@ def _charge(pools: Pools, key: _Key, sums: _Used) -> CapacityCharge:
         price,
         sums.device_ns,
         sums.unpriced_ns,
-        EXACT.scaleb(Decimal(sums.cost), -COST_PLACES),
+        EXACT.scaleb(Decimal(sums.cost), -CONVERTED_PLACES),
+        EXACT.scaleb(Decimal(sums.price_cost), -COST_PLACES) if is_foreign else None,
     )
 
 
 def _order(key: _Key) -> tuple[object, ...]:
-    pool_id, device_type, team_id, kind, method, policy, price = key
+    pool_id, device_type, team_id, kind, method, policy, price, is_known = key
     return (
         *(pool_id is not None, pool_id or 0, device_type),
-        *(team_id is None, team_id or 0, kind, method, policy, str(price)),
+        *(team_id is None, team_id or 0, kind, method, policy, str(price), is_known),
     )

@@ -3,8 +3,8 @@
     costs           hourly sums × rates × who pays, by any dimension
     cost_of_calls   the same prices on single ledger entries, with the lines of the bill
 
-The cost of one meter of one rollup row is rounded at 20 decimals, and nowhere else before somebody reads it: so the
-sums over any grouping equal the total to the last digit.
+The cost of one meter of one rollup row is rounded at 20 decimals in the price's currency, and nowhere else before
+somebody reads it, times an exchange rate neither: so the sums over any grouping equal the total to the last digit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal
@@ -25,7 +25,8 @@ from costwatch.attribution.models import SOURCE_TAGS, Entry, Source, called
 from costwatch.domain import money
 from costwatch.domain.periods import Period, hour_of
 from costwatch.domain.pricing import Ranged, at
-from costwatch.pricing.metered import PAYER, metered, parameters
+from costwatch.pricing.exchange import Exchange, exchange_of
+from costwatch.pricing.metered import PAYER, metered
 from costwatch.pricing.models import Meter, Price, Rate
 
 Interval = Literal["hour", "day", "month"]
@@ -97,19 +98,25 @@ class CostRow:
 
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """One meter of a call. unit_price, price_id and amount are None where there is no price."""
+    """One meter of a call: amount = price_amount × exchange_rate, of which the first is in the price's currency.
+
+    What is not known is None: without a price all of it, without a rate for its currency the rate and the amount.
+    """
 
     meter: str
     quantity: int
-    unit_price: Decimal | None
-    unit_label: str
-    price_id: int | None
-    amount: Decimal | None
+    unit_price: Decimal | None = None
+    unit_label: str = ""
+    price_id: int | None = None
+    price_currency: str = ""
+    price_amount: Decimal | None = None
+    exchange_rate: Decimal | None = None  # 1: the price is in the organization's currency
+    amount: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """amount is None where a price or the usage is not known: the lines say which."""
+    """amount is None where a price, its exchange rate or the usage is not known: the lines say which."""
 
     amount: Decimal | None
     currency: str
@@ -186,7 +193,8 @@ def costs(
     """
     where, values = conditions(filters or Filters())
     by_meter = Dimension.METER in group_by
-    query = metered(by_meter=by_meter) + _GROUPED.format(
+    hours = metered(organization, period, by_meter=by_meter)
+    query = hours.query + _GROUPED.format(
         payer=PAYER,
         keys=", ".join([_KEYS[dimension] for dimension in group_by] or ["NULL"]),
         start=_STARTS[interval],
@@ -195,7 +203,7 @@ def costs(
         positions=", ".join(str(n + 1) for n in range(max(1, len(group_by)) + 1)),
         where=" AND ".join(where),
     )
-    asked = values | parameters(organization, period) | {"time_zone": organization.time_zone}
+    asked = {**values, **hours.values, "time_zone": organization.time_zone}
     with connection.cursor() as cursor:
         cursor.execute(query, asked)
         rows = cursor.fetchall()
@@ -315,8 +323,13 @@ def cost_of_calls(organization: Organization, calls: Iterable[Entry]) -> dict[UU
     calls   ledger rows in force, with their offering.
     """
     entries = list(calls)
+    if not entries:
+        return {}
     prices = _prices(organization, {entry.offering_id for entry in entries})
-    return {entry.call_id: _cost(organization, entry, prices) for entry in entries}
+    times = [entry.started_at for entry in entries]
+    period = Period(min(times), max(times) + timedelta(microseconds=1))
+    exchange = exchange_of(organization, period)
+    return {entry.call_id: _cost(entry, prices, exchange) for entry in entries}
 
 
 _Prices = dict[tuple[int, str], list[Ranged[Price]]]
@@ -325,28 +338,42 @@ _Prices = dict[tuple[int, str], list[Ranged[Price]]]
 def _prices(organization: Organization, offerings: set[int]) -> _Prices:
     found: _Prices = defaultdict(list)
     rates = Rate.objects.filter(organization=organization, offering_id__in=offerings)
-    for rate in rates.filter(price__currency=organization.currency).select_related("price"):
+    for rate in rates.select_related("price"):
         found[rate.offering_id, rate.meter].append(
             Ranged(rate.valid_from, rate.valid_until, rate.price)
         )
     return found
 
 
-def _cost(organization: Organization, entry: Entry, prices: _Prices) -> CallCost:
+def _cost(entry: Entry, prices: _Prices, exchange: Exchange) -> CallCost:
     own_device = bool(entry.offering.device_type)
+    hour = hour_of(entry.started_at)
     lines = tuple(
-        _line(meter, quantity, at(prices[entry.offering_id, meter], hour_of(entry.started_at)))
+        _line(meter, quantity, at(prices[entry.offering_id, meter], hour), exchange, hour)
         for meter in Meter.values
         if (quantity := getattr(entry, meter)) and (not own_device or meter == Meter.DEVICE_NS)
     )
     known = entry.device_ns is not None if own_device else entry.usage_known
     amounts = [line.amount for line in lines if line.amount is not None]
     complete = known and len(amounts) == len(lines)
-    return CallCost(money.total(amounts) if complete else None, organization.currency, lines)
+    return CallCost(money.total(amounts) if complete else None, exchange.currency, lines)
 
 
-def _line(meter: str, quantity: int, price: Price | None) -> CostLine:
+def _line(
+    meter: str, quantity: int, price: Price | None, exchange: Exchange, hour: datetime
+) -> CostLine:
     if price is None:
-        return CostLine(meter, quantity, None, "", None, None)
-    amount = price.value.cost(quantity).amount
-    return CostLine(meter, quantity, price.unit_price, price.unit_label, price.pk, amount)
+        return CostLine(meter, quantity)
+    rate = exchange.at(price.currency, hour)
+    amount = price.value.cost(quantity)
+    return CostLine(
+        meter,
+        quantity,
+        price.unit_price,
+        price.unit_label,
+        price.pk,
+        price.currency,
+        amount.amount,
+        rate,
+        None if rate is None else (amount * rate).amount,
+    )

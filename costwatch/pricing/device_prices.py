@@ -15,15 +15,11 @@ from costwatch.pricing.rates import device_sku, prices_held
 def device_prices(
     organization: Organization, device_types: Collection[str]
 ) -> Mapping[str, Sequence[Ranged[UnitPrice]]]:
-    """By device type, the very prices that rates.py chooses: contracted before list, in the organization's currency."""
+    """By device type, the very prices that rates.py chooses: contracted before list, in any currency."""
     named = {name: device_sku(name.lower()) for name in device_types}
     held = prices_held(organization.pk, set(named.values()))
     return {
-        name: [
-            Ranged(one.valid_from, one.valid_until, one.value.value)
-            for one in held[sku]
-            if one.value.currency == organization.currency
-        ]
+        name: [Ranged(one.valid_from, one.valid_until, one.value.value) for one in held[sku]]
         for name, sku in named.items()
     }
 

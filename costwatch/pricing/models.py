@@ -1,10 +1,11 @@
 """Prices, and which one holds for what an organization uses.
 
-    PriceBook   the catalogue, which is everybody's, and each organization's own prices
-    Price       what a SKU costs over a range of whole UTC hours
-    Rate        a projection: which price an offering's meter has when; rebuilt by rates.py, read by cost.py
-    RateBuild   what the projection was built from
-    Pool …      one's own devices in groups, and who carries their idle time: pool_models.py
+    PriceBook     the catalogue, which is everybody's, and each organization's own prices
+    Price         what a SKU costs over a range of whole UTC hours
+    Rate          a projection: which price an offering's meter has when; rebuilt by rates.py, read by cost.py
+    RateBuild     what the projection was built from
+    ExchangeRate  what other currencies are worth in the organization's: exchange_models.py
+    Pool …        one's own devices in groups, and who carries their idle time: pool_models.py
 
 No row is no price: unknown, which is not free. A price of zero is free.
 """
@@ -22,6 +23,7 @@ from django.utils import timezone
 from costwatch.accounts.models import Organization, User
 from costwatch.attribution.models import TOKEN_METERS, Offering
 from costwatch.domain.pricing import NS_PER_HOUR, PriceState, UnitPrice, state_of
+from costwatch.pricing.exchange_models import ExchangeRate as ExchangeRate
 from costwatch.pricing.pool_models import IdlePolicy as IdlePolicy
 from costwatch.pricing.pool_models import Pool as Pool
 from costwatch.pricing.pool_models import PoolRule as PoolRule

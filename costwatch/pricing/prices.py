@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from django.db import transaction
 
 from costwatch.accounts.models import AuditEvent, Organization, User
+from costwatch.domain.exchange import currency_named
 from costwatch.domain.periods import expect_hour, hour_of
 from costwatch.domain.pricing import Ranged, UnitPrice, without
 from costwatch.pricing.models import Meter, Price, PriceBook
@@ -41,13 +42,10 @@ def set_price(
     """An organization's contracted price for a SKU over a range of hours.
 
     It takes the place of what was contracted in those hours. Without an end it holds until the next price that is
-    already set, or for good. Rates are refreshed, and the change is in the audit log. Raises ValueError for a price in
-    another currency than the organization's, which would be left out of every cost.
+    already set, or for good. Rates are refreshed, and the change is in the audit log. In another currency than the
+    organization's it needs exchange rates (exchange_rates.py). Raises ValueError for what is no currency.
     """
-    if price.currency != organization.currency:
-        raise ValueError(
-            f"price in {price.currency!r}: expected {organization.currency}, in which {organization.name!r} reports"
-        )
+    currency = currency_named(price.currency)
     book, _ = PriceBook.objects.get_or_create(
         organization=organization, kind=PriceBook.Kind.CONTRACTED, name=CONTRACTED
     )
@@ -65,7 +63,7 @@ def set_price(
         device_type=sku.device_type,
         unit_price=price.amount,
         unit_quantity=price.unit_quantity,
-        currency=price.currency,
+        currency=currency,
         valid_from=period.valid_from,
         valid_until=until,
         source=source,

@@ -1,10 +1,12 @@
-"""What a price would change before it is set: it is set, everything is costed anew, and all of it is taken back.
+"""What a price, or exchange rates, would change before they are set: they are set, everything is costed anew, and all
+of it is taken back.
 
 So what is shown is what would be, by the very code that sets and costs, whatever a price touches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +19,8 @@ from costwatch.domain import money
 from costwatch.domain.periods import Period
 from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing.cost import CostRow, Dimension, costs
+from costwatch.pricing.exchange import midnight
+from costwatch.pricing.exchange_rates import DayRate, set_rates
 from costwatch.pricing.matching import names_of
 from costwatch.pricing.models import Price, PriceBook
 from costwatch.pricing.prices import PriceRange, set_price
@@ -48,10 +52,25 @@ def repriced(
     organization: Organization, sku: Sku, price: UnitPrice, period: PriceRange
 ) -> list[Repriced]:
     """Every month and team that a price would change, in order. Raises ValueError as set_price() does."""
-    used = _touched(organization, period)
+    used = _touched(organization, period.valid_from, period.valid_until)
+    return _changed(
+        organization, used, lambda: set_price(organization, sku, price, period, source="preview")
+    )
+
+
+def rerated(organization: Organization, rates: Sequence[DayRate]) -> list[Repriced]:
+    """The same of exchange rates. Raises ValueError as set_rates() does."""
+    days = [rate.date for rate in rates]
+    used = _touched(organization, midnight(min(days)), None) if days else None
+    return _changed(organization, used, lambda: set_rates(organization, rates, source="preview"))
+
+
+def _changed(
+    organization: Organization, used: Period | None, change: Callable[[], object]
+) -> list[Repriced]:
     with transaction.atomic():
         before = _costs(organization, used)
-        set_price(organization, sku, price, period, source="preview")
+        change()
         after = _costs(organization, used)
         transaction.set_rollback(True)
     return [
@@ -64,13 +83,14 @@ def repriced(
 _Costs = dict[tuple[datetime, int | None], CostRow]
 
 
-def _touched(organization: Organization, period: PriceRange) -> Period | None:
-    """The hours with use in which the price would hold; None: there are none."""
+def _touched(
+    organization: Organization, first: datetime | None, until: datetime | None
+) -> Period | None:
+    """The hours with use in which it would hold; None: there are none."""
     used = used_period(organization)
     if used is None:
         return None
-    start = max(used.start, period.valid_from or used.start)
-    end = min(used.end, period.valid_until or used.end)
+    start, end = max(used.start, first or used.start), min(used.end, until or used.end)
     return Period(start, end) if start < end else None
 
 

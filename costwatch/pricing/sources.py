@@ -15,7 +15,7 @@ from django.db import connection
 from costwatch.accounts.models import Organization
 from costwatch.attribution.rules import Change
 from costwatch.domain.periods import Period
-from costwatch.pricing.metered import PAYER, metered, parameters
+from costwatch.pricing.metered import PAYER, metered
 
 _SUMS = """
        sum(metered.calls), sum(metered.unknown_usage_calls),
@@ -78,11 +78,12 @@ def paid_use(
 
     team_ids, unattributed   only what these teams pay, or nobody, or either; without them: everything.
     """
+    hours = metered(organization, period)
     with connection.cursor() as cursor:
         cursor.execute(
-            metered() + _BY_SOURCE,
+            hours.query + _BY_SOURCE,
             {
-                **parameters(organization, period),
+                **hours.values,
                 "everybody": team_ids is None and not unattributed,
                 "teams": list(team_ids or ()),
                 "unattributed": unattributed,
@@ -100,11 +101,12 @@ def moved_use(
     """What these changes move of what was used in a period, by hands and month, in the organization's currency."""
     if not changes:
         return []
+    hours = metered(organization, period)
     with connection.cursor() as cursor:
         cursor.execute(
-            metered() + _MOVED,
+            hours.query + _MOVED,
             {
-                **parameters(organization, period),
+                **hours.values,
                 "time_zone": organization.time_zone,
                 "sources": [change.source_id for change in changes],
                 "starts": [change.start for change in changes],

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from costwatch.accounts.models import Organization
@@ -28,6 +29,7 @@ from costwatch.domain.periods import Period
 from costwatch.domain.pricing import TOKENS_PER_PRICE, UnitPrice
 from costwatch.pricing.capacity import CapacityCharge, Kind
 from costwatch.pricing.cost import CostRow, Dimension, costs
+from costwatch.pricing.exchange import converted
 from costwatch.pricing.models import Meter
 from costwatch.pricing.rates import Sku
 from costwatch.pricing.repricing import list_price
@@ -106,7 +108,7 @@ def unit_costs(
 ) -> list[UnitCost]:
     """By device type and model. charges: the period's; against: provider and model of an API."""
     devices = _devices(charges)
-    prices = _prices(against, organization.currency) if against else {}
+    prices = _prices(organization, against, period.end) if against else {}
     rows = costs(organization, period, group_by=[Dimension.DEVICE_TYPE, Dimension.MODEL])
     return [
         _unit_cost(row, devices[str(row.key[Dimension.DEVICE_TYPE])], prices)
@@ -184,15 +186,14 @@ def _compared(
     )
 
 
-def _prices(against: tuple[str, str], currency: str) -> dict[str, UnitPrice]:
-    """The catalogue's, by meter; in another currency than the organization's there are none."""
+def _prices(
+    organization: Organization, against: tuple[str, str], until: datetime
+) -> dict[str, UnitPrice]:
+    """The catalogue's, by meter, at the exchange rate of the period's end; none where there is no rate."""
     provider, model = against
     found = {meter: list_price(Sku(provider, model, meter)) for meter in TOKEN_METERS}
-    prices = {
-        meter: price.value
-        for meter, price in found.items()
-        if price is not None and price.currency == currency
-    }
+    listed = {meter: price.value for meter, price in found.items() if price is not None}
+    prices = converted(organization, listed, until - timedelta(microseconds=1))
     if Meter.INPUT_TOKENS in prices:
         for meter in (Meter.CACHE_READ_INPUT_TOKENS, Meter.CACHE_WRITE_INPUT_TOKENS):
             prices.setdefault(meter, prices[Meter.INPUT_TOKENS])

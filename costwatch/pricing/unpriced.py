@@ -1,4 +1,4 @@
-"""What was used and has no price, by model, meter and the ingest key that it came with."""
+"""What was used and has no price, or no exchange rate for it, by model, meter and the ingest key that it came with."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from django.db import connection
 
 from costwatch.accounts.models import Organization
 from costwatch.domain.periods import Period
-from costwatch.pricing.metered import parameters
+from costwatch.pricing.exchange import exchange_of
+from costwatch.pricing.metered import EXCHANGED, exchange_parameters, parameters
 
 # Added up by hour, offering and key before meters and prices multiply the rows: thousands of sources share them.
 # What is metered of an offering is as in cost.py.
-_BY_METER = """
-WITH used AS (
+_BY_METER = f"""
+WITH {EXCHANGED}, used AS (
     SELECT hour.hour, hour.offering_id, source.key_id,
            sum(hour.input_tokens) AS input_tokens,
            sum(hour.cache_read_input_tokens) AS cache_read_input_tokens,
@@ -34,8 +35,9 @@ WITH used AS (
 SELECT offering.provider,
        coalesce(nullif(offering.response_model, ''), offering.request_model),
        offering.device_type, counted.meter, used.key_id,
-       coalesce(sum(counted.calls) FILTER (WHERE price.id IS NULL), 0),
-       bool_or(price.id IS NULL), bool_or(price.id IS NOT NULL)
+       coalesce(sum(counted.calls) FILTER (WHERE worth.rate IS NULL), 0),
+       bool_or(price.id IS NULL), bool_or(worth.rate IS NOT NULL),
+       coalesce(array_agg(DISTINCT price.currency::text) FILTER (WHERE worth.rate IS NULL AND price.id IS NOT NULL), '{{}}')
   FROM used
   JOIN attribution_offering AS offering ON offering.id = used.offering_id
  CROSS JOIN LATERAL (
@@ -49,15 +51,23 @@ SELECT offering.provider,
          ON rate.offering_id = used.offering_id AND rate.meter = counted.meter
         AND (rate.valid_from IS NULL OR rate.valid_from <= used.hour)
         AND (rate.valid_until IS NULL OR rate.valid_until > used.hour)
-  LEFT JOIN pricing_price AS price ON price.id = rate.price_id AND price.currency = %(currency)s
+  LEFT JOIN pricing_price AS price ON price.id = rate.price_id
+  LEFT JOIN exchanged ON exchanged.day = date_trunc('day', used.hour, 'UTC')
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN price.currency = %(currency)s THEN 1
+                   ELSE exchanged.rates[array_position(%(currencies)s::text[], price.currency::text)] END AS rate
+       ) AS worth
  WHERE counted.quantity <> 0 AND (offering.device_type = '' OR counted.meter = 'device_ns')
  GROUP BY 1, 2, 3, 4, 5
-"""
+"""  # noqa: S608  only a part of a query is put in
 
 
 @dataclass(frozen=True, slots=True)
 class MeterUse:
-    """One meter of a model, as it came with one key. It may have had a price in some hours and none in others."""
+    """One meter of a model, as it came with one key. It may have had a price in some hours and none in others.
+
+    A price that has no exchange rate is no known price: lacks_rates_of says in which currencies they are.
+    """
 
     provider: str
     model: str  # empty: nobody named one
@@ -67,13 +77,16 @@ class MeterUse:
     unpriced_calls: int
     lacks_price: bool
     has_price: bool
+    lacks_rates_of: tuple[str, ...]
 
 
 def meters_used(organization: Organization, period: Period) -> list[MeterUse]:
     """Every meter of which anything was used, and whether it had a price."""
+    exchange = exchange_of(organization, period)
+    asked = parameters(organization, period) | exchange_parameters(exchange, period)
     with connection.cursor() as cursor:
-        cursor.execute(_BY_METER, parameters(organization, period))
+        cursor.execute(_BY_METER, asked)
         return [
-            MeterUse(provider, model, device_type, meter, key_id, int(calls), lacks, has)
-            for provider, model, device_type, meter, key_id, calls, lacks, has in cursor
+            MeterUse(*model, meter, key_id, int(calls), lacks, has, tuple(currencies))
+            for *model, meter, key_id, calls, lacks, has, currencies in cursor
         ]

@@ -14,6 +14,7 @@ from costwatch.accounts.models import Organization
 from costwatch.attribution.models import Offering, Source, UsageHour
 from costwatch.domain.periods import Period, hour_of
 from costwatch.domain.pricing import UnitPrice
+from costwatch.pricing.exchange import converted
 from costwatch.pricing.models import Meter, Rate
 
 _SUMS = (
@@ -95,6 +96,6 @@ def _prices(
         organization=organization,
         offering_id__in=offerings,
         meter=Meter.DEVICE_NS,
-        price__currency=organization.currency,
     )
-    return {rate.offering_id: rate.price.value for rate in rates.select_related("price")}
+    prices = {rate.offering_id: rate.price.value for rate in rates.select_related("price")}
+    return converted(organization, prices, moment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from decimal import Decimal
 
 from costwatch.accounts.models import Organization
 from costwatch.domain import money
@@ -18,11 +19,11 @@ _CALLED = {Kind.IDLE: "idle", Kind.UNATTRIBUTED_BUSY: "busy for nobody"}
 
 def capacity(organization: Organization, period: Period) -> list[Charge]:
     """By team, pool, device type, kind, method and price; the pool and the kind stand where a call's model does."""
-    found: dict[tuple[Item, UnitPrice | None], list[CapacityCharge]] = defaultdict(list)
+    found: dict[tuple[Item, UnitPrice | None, bool], list[CapacityCharge]] = defaultdict(list)
     for charge in capacity_charges(organization, period):
         if charge.kind is not Kind.USAGE:
-            found[_item(charge), charge.price].append(charge)
-    return [_sum(item, price, together) for (item, price), together in found.items()]
+            found[_item(charge), charge.price, bool(charge.unpriced_ns)].append(charge)
+    return [_sum(item, price, together) for (item, price, _), together in found.items()]
 
 
 def _item(charge: CapacityCharge) -> Item:
@@ -48,4 +49,7 @@ def _sum(item: Item, price: UnitPrice | None, together: Iterable[CapacityCharge]
         quantity=sum(row.device_ns for row in rows),
         unpriced_quantity=sum(row.unpriced_ns for row in rows),
         cost=money.total(row.cost for row in rows),
+        price_cost=None
+        if rows[0].price_cost is None
+        else money.total(row.price_cost or Decimal(0) for row in rows),
     )

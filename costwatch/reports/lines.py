@@ -58,7 +58,10 @@ class Line:
     feature: str
     method: str  # measured, shared, modelled; empty: not device time
     unit_quantity: int | None  # that unit_price is for
-    price_currency: str  # of unit_price; empty without one
+    price_currency: str  # of unit_price and price_cost; empty without either
+    price_cost: Decimal | None = (
+        None  # in price_currency, exact; None: in no other currency than cost
+    )
 
     @property
     def is_unpriced(self) -> bool:
@@ -114,6 +117,7 @@ def _line(charge: Charge, names: Names, month: str, kind: str) -> Line:
         unit_quantity=charge.price.unit_quantity if charge.price else None,
         price_currency=charge.price.currency if charge.price else "",
         exact_cost=charge.cost,
+        price_cost=charge.price_cost,
     )
 
 
@@ -130,6 +134,7 @@ def line_of(
     unit_quantity: int | None,
     price_currency: str,
     exact_cost: Decimal,
+    price_cost: Decimal | None,
     cause: str = "",
 ) -> Line:
     """Its cost is not rounded yet."""
@@ -158,6 +163,7 @@ def line_of(
         method=item.method,
         unit_quantity=unit_quantity,
         price_currency=price_currency,
+        price_cost=price_cost,
     )
 
 
@@ -185,6 +191,8 @@ def order(line: Line) -> tuple[object, ...]:
         line.meter,
         line.method,
         *price,
+        line.price_currency,
+        line.is_unpriced,
     )
 
 
@@ -231,8 +239,13 @@ def team_totals(lines: Iterable[Line]) -> tuple[TeamTotal, ...]:
 
 
 def canonical(line: Line) -> bytes:
-    """The one way to write a line down: a JSON list of its fields in order, decimals as text without exponents."""
+    """The one way to write a line down: a JSON list of its fields in order, decimals as text without exponents.
+
+    The last field is left out where it is None, as in all lines that were signed before there was one.
+    """
     said = [_plain(getattr(line, name)) for name in LINE_FIELDS]
+    if line.price_cost is None:
+        said.pop()
     return json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

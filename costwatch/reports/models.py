@@ -20,10 +20,11 @@ from django.utils import timezone
 from costwatch.accounts.models import Organization, Team
 from costwatch.attribution.models import WholeNumberField
 from costwatch.domain.periods import Period
-from costwatch.domain.pricing import COST_PLACES, PriceState
+from costwatch.domain.pricing import CONVERTED_PLACES, COST_PLACES, PriceState
 
 # Sums of many quantities of 38 digits, each times a price: nothing that is stored is ever rounded for want of room.
 _COST_DIGITS = 80
+_EXACT_DIGITS = 92  # with those of an exchange rate
 
 
 # Up to three places are a currency's; a bill has two or none of them mostly.
@@ -72,7 +73,7 @@ class Closing(models.Model):
     unpriced_lines = models.PositiveIntegerField()  # that the total lacks a part of
     unknown_usage_calls = models.BigIntegerField()  # of which nobody said how much they used
     adjusted = models.JSONField(default=dict)  # months that it corrects → [start, end] of each
-    exact_cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=COST_PLACES)
+    exact_cost = models.DecimalField(max_digits=_EXACT_DIGITS, decimal_places=CONVERTED_PLACES)
     cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
     unattributed = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
     sha256 = models.CharField(max_length=64)
@@ -108,7 +109,7 @@ class Statement(models.Model):
     cost_centre = models.CharField(max_length=64, blank=True)
     lines_count = models.PositiveIntegerField()
     unpriced_lines = models.PositiveIntegerField()
-    exact_cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=COST_PLACES)
+    exact_cost = models.DecimalField(max_digits=_EXACT_DIGITS, decimal_places=CONVERTED_PLACES)
     cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
     sha256 = models.CharField(max_length=64)
 
@@ -134,6 +135,9 @@ class StatementLine(models.Model):
     class Cause(models.TextChoices):
         LATE = "late"  # quantities that came after the closing
         PRICE = "price"  # another price, for the same quantity
+        EXCHANGE_RATE = (
+            "exchange_rate"  # another exchange rate, for the same amount in the price's currency
+        )
         RULE = "rule"  # another team pays for it
         SEVERAL = "several"  # of these, or it can't be told
 
@@ -147,7 +151,7 @@ class StatementLine(models.Model):
     used_in = models.CharField(
         max_length=7
     )  # the month; of an adjustment, the one that it corrects
-    cause = models.CharField(max_length=8, choices=Cause.choices, blank=True)
+    cause = models.CharField(max_length=16, choices=Cause.choices, blank=True)
     provider = models.CharField(max_length=255)
     model = models.CharField(max_length=255)
     device_type = models.CharField(max_length=255)
@@ -161,16 +165,21 @@ class StatementLine(models.Model):
     unit_price = models.DecimalField(max_digits=24, decimal_places=12, null=True)
     unit_quantity = models.BigIntegerField(null=True)
     unit_label = models.CharField(max_length=64)
-    price_currency = models.CharField(max_length=3)  # empty: there is no unit price
+    price_currency = models.CharField(max_length=3)  # empty: there is no one price
+    # In the price's currency, where that is not the closing's; else null.
+    price_cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=COST_PLACES, null=True)
     state = models.CharField(max_length=8)
-    exact_cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=COST_PLACES)
+    exact_cost = models.DecimalField(max_digits=_EXACT_DIGITS, decimal_places=CONVERTED_PLACES)
     cost = models.DecimalField(max_digits=_COST_DIGITS, decimal_places=_BILLED_PLACES)
 
     class Meta:
         constraints = [
             models.CheckConstraint(
                 condition=Q(kind__in=["usage", "capacity"], cause="")
-                | Q(kind="adjustment", cause__in=["late", "price", "rule", "several"]),
+                | Q(
+                    kind="adjustment",
+                    cause__in=["late", "price", "exchange_rate", "rule", "several"],
+                ),
                 name="statementline_kind",
             ),
             models.CheckConstraint(

@@ -14,12 +14,10 @@ from costwatch.attribution.assignment import reassign
 from costwatch.attribution.models import TOKEN_METERS, AssignmentRule, Entry, Offering, UsageHour
 from costwatch.domain.money import total
 from costwatch.domain.periods import Period, month_of
-from costwatch.domain.pricing import UnitPrice
 from costwatch.pricing import cost
 from costwatch.pricing.cost import CostRow, Dimension, Filters, cost_of_calls, costs
 from costwatch.pricing.models import Meter, PriceBook, Rate
-from costwatch.pricing.prices import PriceRange, set_price
-from costwatch.pricing.rates import Sku, refresh, refresh_if_new
+from costwatch.pricing.rates import refresh, refresh_if_new
 from tests.factories import NOON, OrganizationFactory, TeamFactory, observation
 from tests.pricing.usage import (
     HOUR,
@@ -162,13 +160,6 @@ def test_the_batch_tier_has_its_own_price_or_none(organization: Organization) ->
         used(source(organization), offering(organization, tier=tier), output_tokens=1_000_000)
     row = only(organization)
     assert (row.cost, row.unpriced_tokens) == (15, 1_000_000)
-
-
-def test_a_price_in_another_currency_is_refused(organization: Organization) -> None:
-    euros = UnitPrice(Decimal(1), 1_000_000, "EUR")
-    sku = Sku("openai", "gpt-4o", Meter.OUTPUT_TOKENS)
-    with pytest.raises(ValueError, match="expected USD"):
-        set_price(organization, sku, euros, PriceRange(), source="test")
 
 
 def test_what_nobody_pays_is_shown_and_can_be_asked_for(organization: Organization) -> None:

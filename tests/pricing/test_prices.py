@@ -114,7 +114,7 @@ def test_a_price_is_set_from_the_command_line(organization: Organization) -> Non
         (["--device", "cpu", "--per-hour", "a lot"], "decimal number"),
         (["--device", "cpu", "--per-hour", "-1"], "not negative"),
         (["--device", "cpu", "--per-hour", "1", "--from", "soon"], "such as 2026-11-23"),
-        (["--device", "cpu", "--per-hour", "1", "--currency", "EUR"], "expected USD"),
+        (["--device", "cpu", "--per-hour", "1", "--currency", "EURO"], "three letters"),
     ],
 )
 def test_a_wrong_command_says_what_to_type(

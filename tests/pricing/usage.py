@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from costwatch.attribution.assignment import assign_source
 from costwatch.attribution.models import Offering, Source, UsageHour
 from costwatch.attribution.rollups import USAGE_COLUMNS, add_batches
 from costwatch.domain.pricing import NS_PER_HOUR, TOKENS_PER_PRICE, UnitPrice
+from costwatch.pricing.exchange_rates import DayRate, Entered, set_rates
 from costwatch.pricing.models import Meter, Price
 from costwatch.pricing.prices import PriceRange, set_price
 from costwatch.pricing.rates import Sku, refresh_if_new
@@ -93,21 +95,33 @@ def token_price(
     tier: str = "",
     start: datetime | None = None,
     end: datetime | None = None,
+    currency: str = "",
 ) -> Price:
     return set_price(
         organization,
         Sku("openai", model, meter, tier),
-        UnitPrice(Decimal(per_million), TOKENS_PER_PRICE, organization.currency),
+        UnitPrice(Decimal(per_million), TOKENS_PER_PRICE, currency or organization.currency),
         PriceRange(start, end),
         source="test",
     )
 
 
-def device_price(organization: Organization, device_type: str, per_hour: str) -> Price:
+def device_price(
+    organization: Organization, device_type: str, per_hour: str, currency: str = ""
+) -> Price:
     return set_price(
         organization,
         Sku("", "", Meter.DEVICE_NS, device_type=device_type),
-        UnitPrice(Decimal(per_hour), NS_PER_HOUR, organization.currency),
+        UnitPrice(Decimal(per_hour), NS_PER_HOUR, currency or organization.currency),
         PriceRange(),
+        source="test",
+    )
+
+
+def exchange_rates(organization: Organization, base: str, rates: Mapping[date, str]) -> Entered:
+    """What one unit of base is in the organization's currency, from each day on."""
+    return set_rates(
+        organization,
+        [DayRate(day, base, Decimal(rate)) for day, rate in rates.items()],
         source="test",
     )

@@ -6,7 +6,9 @@
     no known price  ChargeCategory "Adjustment" without a SKU, cost 0: FOCUS has no use without a price, and zero would
                     say that it is free. Its quantity is in x_UnpricedQuantity
 
-List and contracted prices are the same here: the price that held. Columns that begin with x_ are ours.
+List and contracted prices are the same here: the price that held. Where it is in another currency than the
+organization's, PricingCurrency and the columns that begin with it are in the price's, and unit prices in the billing
+currency are what the price was on average at its days' exchange rates. Columns that begin with x_ are ours.
 """
 
 from __future__ import annotations
@@ -109,12 +111,16 @@ _PLACES = Decimal(1).scaleb(-12)
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """quantity × price = cost, in pricing units; all None where there is no one price."""
+    """quantity × price = cost, in pricing units and the billing currency; all None where there is no one price.
+
+    price   in its own currency
+    """
 
     quantity: Decimal | None = None
     unit: str | None = None
     unit_price: Decimal | None = None
     cost: Decimal | None = None
+    price: Decimal | None = None
 
 
 def chunks(chargeback: Chargeback) -> Iterator[str]:
@@ -143,11 +149,12 @@ def _text(value: Value) -> str:
 def _row(report: Chargeback, line: Line) -> dict[str, Value]:
     # What has no known price has no place among FOCUS's usage.
     is_unpriced = line.is_unpriced and line.kind != ADJUSTMENT
-    priced = _priced(line)
+    priced = _Priced() if is_unpriced else _priced(line)
     return {
         **_about(report, report.periods.get(line.used_in, report.period)),
         **_sku(line, priced),
         **_costs(line, priced),
+        **_pricing(report, line),
         **_payer(line),
         **_ours(line),
         "ChargeCategory": "Adjustment" if is_unpriced else "Usage",
@@ -175,7 +182,6 @@ def _about(report: Chargeback, charged: Period) -> dict[str, Value]:
         "BillingPeriodEnd": report.period.end,
         "ChargePeriodStart": charged.start,
         "ChargePeriodEnd": charged.end,
-        "PricingCurrency": report.currency,
     }
 
 
@@ -183,8 +189,11 @@ def _priced(line: Line) -> _Priced:
     if line.unit_price is None or not line.unit_quantity:
         return _Priced()
     quantity = _short(money.EXACT.divide(Decimal(line.quantity), Decimal(line.unit_quantity)))
+    price = line.unit_price
+    if line.price_cost is not None:
+        price = _short(money.EXACT.divide(line.exact_cost, quantity)) if quantity else Decimal(0)
     return _Priced(
-        quantity, _unit(line), line.unit_price, money.EXACT.multiply(quantity, line.unit_price)
+        quantity, _unit(line), price, money.EXACT.multiply(quantity, price), line.unit_price
     )
 
 
@@ -195,11 +204,11 @@ def _unit(line: Line) -> str:
 
 
 def _sku(line: Line, priced: _Priced) -> dict[str, Value]:
-    if priced.unit_price is None:
+    if priced.price is None:
         return {}
     whose = line.device_type or f"{line.provider}/{line.model}"
     sku = "/".join(part for part in (whose, line.service_tier, line.meter) if part)
-    price = f"{priced.unit_price.normalize(money.EXACT):f}"
+    price = f"{priced.price.normalize(money.EXACT):f}"
     return {
         "SkuId": sku,
         "SkuMeter": line.meter.replace("_", " "),
@@ -211,8 +220,8 @@ def _sku(line: Line, priced: _Priced) -> dict[str, Value]:
         "ConsumedUnit": "GPU-Hours" if line.meter == "device_ns" else "Tokens",
         "ListUnitPrice": priced.unit_price,
         "ContractedUnitPrice": priced.unit_price,
-        "PricingCurrencyListUnitPrice": priced.unit_price,
-        "PricingCurrencyContractedUnitPrice": priced.unit_price,
+        "PricingCurrencyListUnitPrice": priced.price,
+        "PricingCurrencyContractedUnitPrice": priced.price,
     }
 
 
@@ -230,7 +239,19 @@ def _costs(line: Line, priced: _Priced) -> dict[str, Value]:
         "EffectiveCost": exact,
         "ListCost": product,
         "ContractedCost": product,
-        "PricingCurrencyEffectiveCost": exact,
+    }
+
+
+def _pricing(report: Chargeback, line: Line) -> dict[str, Value]:
+    """In the price's currency, where that is another one."""
+    if line.price_cost is None:
+        return {
+            "PricingCurrency": report.currency,
+            "PricingCurrencyEffectiveCost": _short(line.exact_cost),
+        }
+    return {
+        "PricingCurrency": line.price_currency,
+        "PricingCurrencyEffectiveCost": _short(line.price_cost),
     }
 
 
