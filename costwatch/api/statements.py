@@ -19,6 +19,7 @@ from costwatch.api.parameters import TEAM, month_from, team_ids_from, whole_numb
 from costwatch.api.scope import OrganizationView
 from costwatch.domain import money
 from costwatch.domain.periods import name_of_month
+from costwatch.domain.pricing import shortened
 from costwatch.reports.adjustments import in_force
 from costwatch.reports.exports import json
 from costwatch.reports.frozen import lines_after
@@ -59,7 +60,7 @@ class StatementSerializer(serializers.Serializer[Any]):
             "cost_centre": statement.cost_centre,
             "currency": closing.currency,
             "total": f"{money.rounded(statement.cost, closing.places):f}",
-            "exact_total": f"{statement.exact_cost:f}",
+            "exact_total": f"{shortened(statement.exact_cost):f}",
             "lines": statement.lines_count,
             "unpriced_lines": statement.unpriced_lines,
             "sha256": statement.sha256,

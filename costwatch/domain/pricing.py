@@ -62,6 +62,12 @@ class UnitPrice:
         return Money(quotient.quantize(_COST_UNIT, ROUND_HALF_UP, EXACT), self.currency)
 
 
+def shortened(cost: Decimal) -> Decimal:
+    """With COST_PLACES where that is all it has, as costs without an exchange rate are written; else as it is."""
+    short = cost.quantize(_COST_UNIT, context=EXACT)
+    return short if short == cost else cost
+
+
 def state_of(amount: Decimal | None) -> PriceState:
     if amount is None:
         return PriceState.UNKNOWN

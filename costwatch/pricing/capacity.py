@@ -40,7 +40,14 @@ from costwatch.domain.idle import (
 )
 from costwatch.domain.money import EXACT
 from costwatch.domain.periods import Period, month_of
-from costwatch.domain.pricing import CONVERTED_PLACES, COST_PLACES, Ranged, UnitPrice, at
+from costwatch.domain.pricing import (
+    CONVERTED_PLACES,
+    COST_PLACES,
+    Ranged,
+    UnitPrice,
+    at,
+    shortened,
+)
 from costwatch.pricing.device_prices import device_prices
 from costwatch.pricing.exchange import Exchange, exchange_in
 from costwatch.pricing.metered import PAYER, metered
@@ -374,7 +381,7 @@ def _charge(pools: Pools, key: _Key, sums: _Sums, own_currency: str) -> Capacity
         price,
         sums.device_ns,
         sums.unpriced_ns,
-        EXACT.scaleb(Decimal(sums.cost), -CONVERTED_PLACES),
+        shortened(EXACT.scaleb(Decimal(sums.cost), -CONVERTED_PLACES)),
         EXACT.scaleb(Decimal(sums.price_cost), -COST_PLACES) if is_foreign else None,
     )
 

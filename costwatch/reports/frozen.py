@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models import QuerySet
 
 from costwatch.domain import money
-from costwatch.domain.pricing import PriceState
+from costwatch.domain.pricing import PriceState, shortened
 from costwatch.reports.lines import LINE_FIELDS, Line, TeamTotal, canonical, digest
 from costwatch.reports.models import Closing, Statement, StatementLine
 
@@ -35,7 +35,9 @@ class FrozenLines(Collection[Line]):
 
     def _line(self, values: tuple[Any, ...]) -> Line:
         said = dict(zip(LINE_FIELDS, values, strict=True))
-        return Line(**(said | {"cost": money.rounded(said["cost"], self._places)}))
+        said["cost"] = money.rounded(said["cost"], self._places)
+        said["exact_cost"] = shortened(said["exact_cost"])
+        return Line(**said)
 
     def __len__(self) -> int:
         return self._count

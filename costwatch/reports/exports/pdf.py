@@ -49,6 +49,7 @@ _STYLE = TableStyle(
 _CAUSES = {
     "late": "late calls",
     "price": "another price",
+    "exchange_rate": "another exchange rate",
     "rule": "another team pays",
     "several": "several causes",
 }
