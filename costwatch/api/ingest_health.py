@@ -90,6 +90,10 @@ class UnpricedSerializer(serializers.Serializer[Any]):
     unknown = serializers.BooleanField(help_text="true: nothing of the model has a price")
     calls = serializers.IntegerField()
     keys = serializers.ListField(child=serializers.CharField(), help_text="that sent it")
+    lacks_rates_of = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="currencies of its prices that exchange rates are missing of",
+    )
 
 
 class IngestHealthView(OrganizationView):

@@ -7,7 +7,6 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema, inline_serializer
 from rest_framework import serializers, status
-from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -16,8 +15,9 @@ from costwatch.api.once import IDEMPOTENCY_KEY, once
 from costwatch.api.parameters import END, START, flag, period_of
 from costwatch.api.permissions import MayChangeMoney
 from costwatch.api.scope import OrganizationView
+from costwatch.domain.exchange import currency_named
 from costwatch.domain.pricing import UnitPrice
-from costwatch.pricing.in_use import SkuUse, skus_used
+from costwatch.pricing.in_use import MissingRate, SkuUse, skus_used
 from costwatch.pricing.models import Meter, Price
 from costwatch.pricing.prices import PriceRange, hour_named, set_price
 from costwatch.pricing.rates import Sku, sku_named
@@ -57,6 +57,15 @@ class PriceSerializer(serializers.Serializer[Price]):
         }
 
 
+class MissingRateSerializer(serializers.Serializer[MissingRate]):
+    """Days without a rate are among those from the first to the last."""
+
+    base = serializers.CharField(help_text="the price's currency")
+    quote = serializers.CharField(help_text="the organization's")
+    first = serializers.DateField(help_text="a UTC day")
+    last = serializers.DateField()
+
+
 class SkuUseSerializer(serializers.Serializer[Any]):
     """What was used of a SKU at one price; unknown is not free: what has no price is in no cost."""
 
@@ -68,12 +77,21 @@ class SkuUseSerializer(serializers.Serializer[Any]):
     state = serializers.CharField(help_text="known, free or unknown")
     calls = serializers.IntegerField()
     quantity = serializers.CharField(help_text="tokens, or a decimal of device-seconds")
-    cost = serializers.CharField(allow_null=True, help_text="a decimal; null: not known")
+    cost = serializers.CharField(
+        allow_null=True, help_text="a decimal in the organization's currency; null: not known"
+    )
+    currency = serializers.CharField(help_text="of cost")
+    price_cost = serializers.CharField(
+        allow_null=True, help_text="a decimal in the price's currency; null: there is no price"
+    )
     price = PriceSerializer(allow_null=True)
+    missing_exchange_rate = MissingRateSerializer(
+        allow_null=True, help_text="what the cost of a priced use is not known for want of"
+    )
 
     def to_representation(self, use: SkuUse) -> dict[str, Any]:
         sku = use.sku
-        is_time = sku.meter == Meter.DEVICE_NS
+        is_time, missing = sku.meter == Meter.DEVICE_NS, use.missing_rate
         return {
             "provider": sku.provider or None,
             "model": sku.model or None,
@@ -83,8 +101,11 @@ class SkuUseSerializer(serializers.Serializer[Any]):
             "state": use.state.value,
             "calls": use.calls,
             "quantity": decimal_text(use.quantity, 9) if is_time else str(use.quantity),
-            "cost": None if use.price is None else f"{use.cost:f}",
+            "cost": f"{use.cost:f}" if use.is_known else None,
+            "currency": self.context["currency"],
+            "price_cost": None if use.price is None else f"{use.price_cost:f}",
             "price": None if use.price is None else PriceSerializer(use.price).data,
+            "missing_exchange_rate": missing and MissingRateSerializer(missing).data,
         }
 
 
@@ -102,7 +123,9 @@ class NewPriceSerializer(serializers.Serializer[Any]):
         24, 12, min_value=Decimal(0), help_text="per 1,000,000 tokens, or per device-hour; 0: free"
     )
     currency = serializers.CharField(
-        max_length=3, required=False, help_text="the organization's, which is the default"
+        max_length=3,
+        required=False,
+        help_text="without it the organization's; of another one costs need exchange rates",
     )
     valid_from = serializers.CharField(
         max_length=40, default="", allow_blank=True, help_text="a UTC hour; empty: always was"
@@ -117,6 +140,12 @@ class NewPriceSerializer(serializers.Serializer[Any]):
         except ValueError as error:
             raise serializers.ValidationError(str(error)) from None
         return attrs
+
+    def validate_currency(self, value: str) -> str:
+        try:
+            return currency_named(value)
+        except ValueError as error:
+            raise serializers.ValidationError(str(error)) from None
 
     def to_internal_value(self, data: Any) -> Any:
         found = super().to_internal_value(data)
@@ -184,7 +213,8 @@ class PricesView(OrganizationView):
     )
     def get(self, request: Request) -> Response:
         uses = skus_used(self.organization, period_of(request, self.organization))
-        return Response({"results": SkuUseSerializer(uses, many=True).data})
+        context = {"currency": self.organization.currency}
+        return Response({"results": SkuUseSerializer(uses, many=True, context=context).data})
 
     @extend_schema(
         summary="Set a contracted price",
@@ -196,13 +226,10 @@ class PricesView(OrganizationView):
     @once
     def post(self, request: Request) -> Response:
         asked = _asked(self, request)
-        try:
-            if flag(request, "preview"):
-                preview = preview_of_price(self.organization, *asked)
-                return Response(PricePreviewSerializer(preview).data)
-            made = set_price(self.organization, *asked, source="API", approved_by=self.user)
-        except ValueError as error:
-            raise ValidationError({"currency": [str(error)]}) from None
+        if flag(request, "preview"):
+            preview = preview_of_price(self.organization, *asked)
+            return Response(PricePreviewSerializer(preview).data)
+        made = set_price(self.organization, *asked, source="API", approved_by=self.user)
         return Response(PriceSerializer(made).data, status.HTTP_201_CREATED)
 
 

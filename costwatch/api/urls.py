@@ -7,6 +7,7 @@ from costwatch.api.calls import CallsView
 from costwatch.api.capacity import CapacityView
 from costwatch.api.chargeback import ChargebackView
 from costwatch.api.costs import CostsView
+from costwatch.api.exchange_rates import ExchangeRatesView
 from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
 from costwatch.api.months import MonthsView, MonthView
@@ -29,6 +30,7 @@ urlpatterns = [
     path("capacity", CapacityView.as_view(), name="api-capacity"),
     path("chargeback", ChargebackView.as_view(), name="api-chargeback"),
     path("costs", CostsView.as_view(), name="api-costs"),
+    path("exchange-rates", ExchangeRatesView.as_view(), name="api-exchange-rates"),
     path("ingest-health", IngestHealthView.as_view(), name="api-ingest-health"),
     path("ingest-keys", IngestKeysView.as_view(), name="api-ingest-keys"),
     path("ingest-keys/<int:key_id>", IngestKeyView.as_view(), name="api-ingest-key"),

@@ -70,6 +70,10 @@ class SkuUse:
         return state_of(None if self.price is None or self.missing_rate else self.price.unit_price)
 
     @property
+    def is_known(self) -> bool:
+        return self.state is not PriceState.UNKNOWN
+
+    @property
     def meter(self) -> str:
         return self.sku.meter
 
@@ -144,4 +148,4 @@ def _missing(rates: Iterable[MissingRate | None]) -> MissingRate | None:
 def _place(use: SkuUse) -> tuple[Any, ...]:
     sku = use.sku
     names = (sku.provider, sku.model, sku.device_type, sku.meter, sku.service_tier)
-    return use.state is not PriceState.UNKNOWN, -use.cost, -use.quantity, names
+    return use.is_known, -use.cost, -use.quantity, names

@@ -87,6 +87,6 @@ def meters_used(organization: Organization, period: Period) -> list[MeterUse]:
     with connection.cursor() as cursor:
         cursor.execute(_BY_METER, asked)
         return [
-            MeterUse(*model, meter, key_id, int(calls), lacks, has, tuple(currencies))
-            for *model, meter, key_id, calls, lacks, has, currencies in cursor
+            MeterUse(provider, model, device_type, meter, key_id, int(calls), lacks, has, tuple(of))
+            for provider, model, device_type, meter, key_id, calls, lacks, has, of in cursor
         ]

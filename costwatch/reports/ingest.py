@@ -40,7 +40,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Unpriced:
-    """A model, or what of it is metered, that no price was known for in a period.
+    """A model, or what of it is metered, that no price, or no exchange rate for it, was known for in a period.
 
     A model is unknown where nothing of it has a price; else single SKUs of it lack theirs.
     """
@@ -52,6 +52,9 @@ class Unpriced:
     unknown: bool
     calls: int
     keys: tuple[str, ...]  # that sent it
+    lacks_rates_of: tuple[
+        str, ...
+    ]  # currencies of prices that it has, for want of exchange rates not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ _Model = tuple[str, str, str]  # provider, model, device type
 
 
 def unpriced(organization: Organization, period: Period) -> tuple[Unpriced, ...]:
-    """What was used in a period and has no price: unknown models first, the most used first."""
+    """What was used in a period and has no price, or no exchange rate for it: unknown models first, the most used first."""
     keys = {key.pk: str(key) for key in IngestKey.objects.filter(organization=organization)}
     by_model: dict[_Model, list[MeterUse]] = defaultdict(list)
     for use in meters_used(organization, period):
@@ -189,7 +192,7 @@ def unpriced(organization: Organization, period: Period) -> tuple[Unpriced, ...]
 
 def _unpriced(model: _Model, uses: Iterable[MeterUse], keys: Mapping[int, str]) -> Unpriced:
     known = list(uses)
-    without = [use for use in known if use.lacks_price]
+    without = [use for use in known if use.lacks_price or use.lacks_rates_of]
     calls: dict[str, int] = defaultdict(int)
     for use in without:
         calls[use.meter] += use.unpriced_calls
@@ -199,4 +202,5 @@ def _unpriced(model: _Model, uses: Iterable[MeterUse], keys: Mapping[int, str]) 
         unknown=not any(use.has_price for use in known),
         calls=max(calls.values(), default=0),  # a call is in each of its meters
         keys=tuple(sorted({keys[use.key_id] for use in without})),
+        lacks_rates_of=tuple(sorted({one for use in without for one in use.lacks_rates_of})),
     )

@@ -109,7 +109,8 @@ def test_a_price_that_was_typed_for_another_unit_is_asked_about(
             {"device_type": "x", "amount": "1", "valid_from": "2026-11-23", "valid_until": "2026-11-23"},
             "valid_until",
         ),
-        ({"device_type": "x", "amount": "1", "currency": "EUR"}, "currency"),
+        ({"device_type": "x", "amount": "1", "currency": "E1R"}, "currency"),
+        ({"device_type": "x", "amount": "1", "currency": "EURO"}, "currency"),
         ({"device_type": "x\0", "amount": "1"}, "device_type"),
     ],
 )  # fmt: skip

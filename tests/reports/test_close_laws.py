@@ -1,4 +1,6 @@
-"""What holds whatever happens: random use, prices and rules, late data, months closed in order, some reopened."""
+"""What holds whatever happens: random use, prices, exchange rates and rules, late data, months closed in order, some
+reopened.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
 import time_machine
@@ -35,7 +37,7 @@ from costwatch.reports.models import Closing
 from costwatch.reports.months import standings
 from tests.factories import OrganizationFactory, TeamFactory
 from tests.pricing.capacity import told
-from tests.pricing.usage import device_price, offering, source, token_price, used
+from tests.pricing.usage import device_price, exchange_rates, offering, source, token_price, used
 
 FEATURES = ("chat", "search", "")
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-99")  # the last never has a price
@@ -59,6 +61,12 @@ prices = st.tuples(
     st.sampled_from(METERS),
     st.sampled_from(["0", "2.50", "3.333333", "0.000001"]),
     st.sampled_from([None, *HOURS[1::2]]),
+    st.sampled_from(["USD", "EUR"]),
+)
+rates = st.tuples(
+    st.just("rate"),
+    st.sampled_from([hour.date() + timedelta(days=days) for hour in HOURS for days in (-1, 0)]),
+    st.sampled_from(["1.1", "0.999999999999", "1.0842"]),
 )
 rules = st.tuples(
     st.just("rule"),
@@ -76,10 +84,16 @@ devices = st.tuples(
 policies = st.tuples(
     st.just("policy"), st.sampled_from(Policy), st.sampled_from([None, *HOURS[1::2]])
 )
-device_prices = st.tuples(st.just("device_price"), st.sampled_from(["0", "3.59", "4.000001"]))
+device_prices = st.tuples(
+    st.just("device_price"),
+    st.sampled_from(["0", "3.59", "4.000001"]),
+    st.sampled_from(["USD", "EUR"]),
+)
 moves = st.sampled_from([("close",), ("close",), ("close",), ("reopen",)])
 events = st.lists(
-    st.one_of(uses, uses, prices, rules, devices, policies, device_prices), min_size=1, max_size=4
+    st.one_of(uses, uses, prices, rates, rates, rules, devices, policies, device_prices),
+    min_size=1,
+    max_size=4,
 )
 chapters = st.lists(st.tuples(events, moves), min_size=3, max_size=6)
 
@@ -109,8 +123,13 @@ class World:
         before = row.input_tokens if row else 0
         used(who, what, hour, input_tokens=before + tokens, output_tokens=tokens // 7)
 
-    def _price(self, model: str, meter: Meter, amount: str, start: datetime | None) -> None:
-        token_price(self.organization, meter, amount, model=model, start=start)
+    def _price(
+        self, model: str, meter: Meter, amount: str, start: datetime | None, currency: str
+    ) -> None:
+        token_price(self.organization, meter, amount, model=model, start=start, currency=currency)
+
+    def _rate(self, day: date, rate: str) -> None:
+        exchange_rates(self.organization, "EUR", {day: rate})
 
     def _device(self, team: int | None, hour: datetime, used_ns: int, told_ns: int) -> None:
         """A call on one's own device, in an hour of which the device itself may say something else."""
@@ -125,8 +144,8 @@ class World:
             unattributed_ns=(NS_PER_HOUR - told_ns) // 3,
         )
 
-    def _device_price(self, per_hour: str) -> None:
-        device_price(self.organization, "H100", per_hour)
+    def _device_price(self, per_hour: str, currency: str) -> None:
+        device_price(self.organization, "H100", per_hour, currency)
 
     def _policy(self, policy: Policy, start: datetime | None) -> None:
         reserved = {self.teams[0]: 35} if policy is Policy.RESERVED else {}

@@ -198,7 +198,7 @@ MEMBERS_MAY_NOT = {
     "statements-move",
 }
 # Who may write to a resource, by its path; every other resource is only read.
-FINANCE_WRITES = ("assignment-rules", "budgets", "months", "prices")
+FINANCE_WRITES = ("assignment-rules", "budgets", "exchange-rates", "months", "prices")
 OWNERS_WRITE = ("ingest-keys",)
 
 
