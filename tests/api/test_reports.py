@@ -117,6 +117,7 @@ def test_ingest_health_says_by_key_what_came_how_late_and_what_has_no_price(
         "unknown": True,
         "calls": answer["unpriced"][0]["calls"],
         "keys": [health["key"]],
+        "lacks_rates_of": [],
     }
     assert answer["unpriced"][0] == ranker
     assert ranker["calls"] > 0
