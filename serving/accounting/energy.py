@@ -28,6 +28,7 @@ class EnergyBooks:
     def __init__(self, read_uj: Counter, now_ns: int) -> None:
         self._read_uj = read_uj
         self._last_uj, self._last_ns, self._last_busy_ns = read_uj(), now_ns, 0
+        self._asked_ns = now_ns
         self._idle_uj_per_ns: float | None = None
         self._price_uj_per_ns = 0.0
         self.charged_uj = 0
@@ -38,15 +39,19 @@ class EnergyBooks:
     def look(
         self, now_ns: int, busy_ns: int, parts: int = PARTS, *, is_shared: bool = False
     ) -> None:
-        """busy_ns is the device's for us since the start. Reads the counter when a window is over.
+        """busy_ns is the device's for us since the start. Reads the counter when a window is over; where that fails, the
+        window goes on until it can be read.
 
         parts        of a million, that are ours of what the device takes beyond its idle state
         is_shared    others compute on it too, so that what it takes without us is not its idle state
         """
-        passed_ns = now_ns - self._last_ns
-        if passed_ns < _WINDOW_NS:
+        if now_ns - self._asked_ns < _WINDOW_NS:
             return
-        reading_uj = self._read_uj()
+        self._asked_ns = now_ns
+        reading_uj = self._reading_uj()
+        if reading_uj is None:
+            return
+        passed_ns = now_ns - self._last_ns
         used_uj, worked_ns = reading_uj - self._last_uj, busy_ns - self._last_busy_ns
         self._last_uj, self._last_ns, self._last_busy_ns = reading_uj, now_ns, busy_ns
         if worked_ns <= 0 and not is_shared:
@@ -60,6 +65,14 @@ class EnergyBooks:
         self.left_uj += ours_uj
         if worked_ns > 0:
             self._price_uj_per_ns = max(self.left_uj / worked_ns, 0.0)
+
+    def _reading_uj(self) -> int | None:
+        """None where the counter can't be read now: nobody's answer is to fail for that."""
+        try:
+            return self._read_uj()
+        except Exception as reason:  # NVML has an error class for each of its codes
+            logger.warning("the energy counter cannot be read, and is asked again soon: %s", reason)
+            return None
 
     def charge(self, device_ns: int) -> int:
         """What device_ns of somebody's work took, by the last window's price."""

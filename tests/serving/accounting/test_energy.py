@@ -24,8 +24,11 @@ windows = st.lists(
 class FakeCounter:
     def __init__(self) -> None:
         self.uj = 12_345
+        self.fails = False
 
     def __call__(self) -> int:
+        if self.fails:
+            raise OSError("the counter is out of reach")
         return self.uj
 
 
@@ -48,6 +51,19 @@ def test_no_microjoule_is_lost_or_charged_twice(
     books.look(now_ns, busy_ns)
     read_uj = books.charged_uj + books.idle_uj + books.others_uj + books.left_uj
     assert read_uj == counter.uj - 12_345
+
+
+def test_a_counter_that_fails_for_a_while_loses_nothing_and_stops_nobody() -> None:
+    counter = FakeCounter()
+    books = EnergyBooks(counter, 0)
+    counter.fails = True
+    for second in (1, 2):
+        counter.uj += 7_000
+        books.charge(SECOND // 2)
+        books.look(second * SECOND, second * SECOND // 2)
+    counter.fails = False
+    books.look(3 * SECOND, SECOND)
+    assert books.charged_uj + books.idle_uj + books.left_uj == 14_000
 
 
 def test_what_the_device_takes_idle_is_nobodys() -> None:
