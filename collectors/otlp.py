@@ -303,7 +303,7 @@ class _Spans:
         span = _parsed(body)
         found, tags = read_span(span.attributes)
         link = replace(bare, tags=own_tags(tags))
-        is_call = is_about_a_call(found)
+        is_call = is_about_a_call(found, place.resource)
         if is_call is None:
             self._found.append(link)
             return link, None, place.scope

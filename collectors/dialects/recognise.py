@@ -16,6 +16,7 @@ from collectors.dialects import (
     otel_genai,
     pydantic_ai,
     table,
+    tgi,
     vercel,
     vllm,
 )
@@ -26,6 +27,7 @@ from collectors.dialects.values import text
 from collectors.observation import Observation, Provenance, SpanLink, Tags, Vantage
 
 _UNKNOWN_SCOPE = Scope("", "")
+_TGI_SCOPE = Scope("", "tgi", Vantage.SERVER)
 _OWN_SCOPE = Scope("", "costwatch", Vantage.SERVER)
 
 
@@ -52,6 +54,7 @@ _COMPLETE: Mapping[str, Callable[[dict[str, Any], Span], None]] = {
     "logfire": logfire.complete,
     "openinference": openinference.complete,
     "pydantic_ai": pydantic_ai.complete,
+    "tgi": tgi.complete,
     "vercel": vercel.complete,
     "vllm": vllm.complete,
 }
@@ -86,8 +89,10 @@ def is_plain(dialect: str) -> bool:
     return dialect not in _COMPLETE
 
 
-def is_about_a_call(found: Found) -> bool | None:
+def is_about_a_call(found: Found, resource: Found) -> bool | None:
     """True: an inference call. False: a span that wraps some and repeats their usage. None: neither."""
+    if tgi.is_request(found):
+        return True if tgi.is_paid_by_time(found, resource) else None
     kind = _KINDS.get(found.get(table.KIND, ""))
     if kind.is_call if kind is not None else otel_genai.is_call(found):
         return True
@@ -148,6 +153,8 @@ def speaker_of(span: Span, found: Found, scope: Scope) -> Scope:
     """Who speaks, by the scope, or by what only one dialect says where the scope is nobody's that we know."""
     if "device_ns" in found or found.get("provider") == semconv.PROVIDER_COSTWATCH:
         return _OWN_SCOPE
+    if tgi.is_request(found):
+        return _TGI_SCOPE
     if scope.dialect:
         return scope
     kind = _KINDS.get(found.get(table.KIND, ""))

@@ -21,6 +21,7 @@ from collectors.dialects.values import (
     texts,
     unquoted,
     whole_text,
+    written_duration_as_ns,
 )
 
 # Meanings that are fields of an Observation carry the field's name; the others are worked into them.
@@ -49,6 +50,9 @@ FIRST_TOKEN_UNIX_NS = "first_token_unix_ns"
 SPAN_TYPE = "span_type"  # Logfire's: span, pending_span, log
 DURATION_NS = "duration_ns"  # of what a span without a duration of its own speaks about
 METADATA = "metadata"  # JSON: tags
+TGI_INFERENCE_NS = "tgi_inference_ns"  # TGI's own names, of a request that was answered
+TGI_QUEUE_NS = "tgi_queue_ns"
+TGI_PER_TOKEN_NS = "tgi_per_token_ns"
 TAG_ITEMS = "tag_items"  # "team:search"
 
 # As LiteLLM calls them in its attributes; it writes None where it does not know.
@@ -295,6 +299,9 @@ NAMES: tuple[tuple[str, Read, tuple[str, ...]], ...] = (
     ("prefill_ns", seconds_as_ns, ("gen_ai.latency.time_in_model_prefill",)),
     ("decode_ns", natural, (semconv.DECODE_NS,)),
     ("decode_ns", seconds_as_ns, ("gen_ai.latency.time_in_model_decode",)),
+    (TGI_INFERENCE_NS, written_duration_as_ns, ("inference_time",)),
+    (TGI_QUEUE_NS, written_duration_as_ns, ("queue_time",)),
+    (TGI_PER_TOKEN_NS, written_duration_as_ns, ("time_per_token",)),
     # our runtime
     ("device_ns", natural, (semconv.DEVICE_NS,)),
     ("device_ns_marginal", natural, (semconv.DEVICE_NS_MARGINAL,)),

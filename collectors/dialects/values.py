@@ -3,8 +3,10 @@
 Instrumentations send counts as floats, flags as "False" and ids as numbers: what means the same reads the same.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -17,6 +19,8 @@ MAX_NATURAL = (
 MAX_TEXT_CHARACTERS = (
     256  # an id or a name; a longer one is somebody's mistake, and would fill indexes
 )
+_WRITTEN_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(s|ms|µs|ns)", re.ASCII)
+_UNIT_NS = {"s": 10**9, "ms": 10**6, "µs": 10**3, "ns": 1}
 _FLAGS = {"true": True, "false": False}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -108,6 +112,15 @@ def seconds_as_ns(value: AnyValue) -> int | None:
 
 def milliseconds_as_ns(value: AnyValue) -> int | None:
     return _scaled(value, 1e6)
+
+
+def written_duration_as_ns(value: AnyValue) -> int | None:
+    """A duration as Rust writes one for people: 1.25s, 830.5ms, 12µs, 800ns."""
+    found = _WRITTEN_DURATION.fullmatch(value.string_value)
+    if found is None:
+        return None
+    number, unit = found.groups()
+    return round(Decimal(number) * _UNIT_NS[unit])
 
 
 def _scaled(value: AnyValue, factor: float) -> int | None:

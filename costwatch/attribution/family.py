@@ -18,7 +18,7 @@ from typing import Any
 
 from django.db import connection
 
-from collectors.observation import Tags
+from collectors.observation import Tags, Vantage
 from costwatch.attribution import twins
 from costwatch.attribution.copying import array, between, micros_of, moment
 from costwatch.attribution.identity import (
@@ -113,6 +113,9 @@ def affected(kept: Kept) -> tuple[Sequence[int], list[Told]]:
     family = _Family(rows.organization_id, [rows.row(place) for place in related])
     touched = {row.span_key for row in family.rows.values() if row.group is not None}
     family.add_views_of_the_same(touched)
+    if served := family.join_served():
+        touched |= served
+        family.add_views_of_the_same(touched)
     family.mark_wrappers()
     if watched:
         touched |= family.join_twins([rows.row(place) for place in watched])
@@ -337,6 +340,34 @@ class _Family:
                 self.rows[row.span_key] = replace(row, group=new)
             changed |= {row.span_key for row in self.rows.values() if row.group == new}
         return changed
+
+    def join_served(self) -> set[bytes]:
+        """Let a runtime's view that knows neither an id nor what was read (TGI's) join the call around it, which does;
+        returns the keys of those that did."""
+        joined: set[bytes] = set()
+        for row in list(self.rows.values()):
+            outer = self._asked_by(row)
+            if outer is None:
+                continue
+            assert row.group is not None
+            assert outer.group is not None
+            self._left[outer.group].add(row.group)
+            twins.adopt(self.organization_id, row, outer.group)
+            self.rows[row.span_key] = replace(row, group=outer.group)
+            joined.add(row.span_key)
+        return joined
+
+    def _asked_by(self, row: SpanRow) -> SpanRow | None:
+        seen = row.observation
+        if seen is None or seen.vantage is not Vantage.SERVER or row.group is None or row.wraps:
+            return None
+        if seen.response_id or seen.usage.input_tokens is not None or seen.decode_ns is None:
+            return None
+        calls = (a for a in self.above(row) if a.observation and not a.observation.is_wrapper)
+        outer = next(calls, None)
+        if outer is None or outer.group in (None, row.group) or self._loops(outer, row):
+            return None
+        return outer
 
     def told(self, keys: Collection[bytes], fresh: Collection[bytes] = ()) -> list[Told]:
         """The calls that these spans speak of. fresh: those that came just now."""

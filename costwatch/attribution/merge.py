@@ -138,8 +138,8 @@ def _ranked(seen: Sequence[Seen], vantages: Sequence[Vantage]) -> list[Seen]:
     )
 
 
-def _trust(one: Seen) -> tuple[int, bool, bool, int, int]:
-    """The smallest is believed about tokens: reported before estimated, sound, detailed, nearest to the device."""
+def _trust(one: Seen) -> tuple[int, bool, bool, bool, int, int]:
+    """The smallest is believed about tokens: reported before estimated, sound, whole, detailed, nearest to the device."""
     observation = one.observation
     usage = observation.usage
     details = (
@@ -150,6 +150,7 @@ def _trust(one: Seen) -> tuple[int, bool, bool, int, int]:
     return (
         _PROVENANCE.index(observation.provenance),
         bool(observation.contradiction),
+        usage.input_tokens is None,  # TGI's spans know only what came out
         observation.dialect in _LESS_EXACT,
         sum(detail is None for detail in details),
         _NEAREST_DEVICE.index(observation.vantage),

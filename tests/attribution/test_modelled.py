@@ -17,6 +17,7 @@ from collectors.observation import (
     DeviceTime,
     Observation,
     Provenance,
+    Tags,
     Usage,
     Vantage,
 )
@@ -133,6 +134,33 @@ def test_another_view_of_a_call_that_comes_late_leaves_its_time(organization: Or
     sums = UsageHour.objects.filter(organization=organization)
     assert sum(row.calls for row in sums) == 1
     assert rolled_up(organization) == sum(device_seconds(organization).values())
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 0, 1, 1)])
+@pytest.mark.parametrize("is_modelled_between", [False, True])
+def test_what_a_runtime_without_id_model_and_prompt_had_is_its_callers_call(
+    organization: Organization, order: tuple[int, ...], *, is_modelled_between: bool
+) -> None:
+    device_price(organization, "H100", "36")
+    trace = (7).to_bytes(16)
+    asked = served(1, -0.25, 10.5, trace_id=trace, span_id=b"client..", dialect="otel_genai", vantage=Vantage.CLIENT,
+        prefill_ns=None, decode_ns=None, queue_ns=None, device_type="", service_name="shop", provider="openai",
+        request_model="small", resource_tags=Tags(team="search"))  # fmt: skip
+    answered = served(2, 0, 10, trace_id=trace, parent_span_id=b"client..", dialect="tgi", provider="tgi",
+        service_name="tgi-0", response_id="", usage=Usage(output_tokens=5), prefill_ns=None,
+        decode_ns=10 * SECOND)  # fmt: skip
+    for place in order:
+        take(organization, (answered, asked)[place])
+        if is_modelled_between:
+            model(organization)
+    model(organization)
+    [row] = [row for row in UsageHour.objects.filter(organization=organization) if row.calls]
+    assert (row.calls, row.input_tokens, row.output_tokens) == (1, 10, 5)
+    assert row.device_ns == 10 * SECOND
+    assert (row.offering.request_model, row.source.team_tag) == ("small", "search")
+    assert rolled_up(organization) == sum(device_seconds(organization).values())
+    hours = Period(HOUR - timedelta(hours=1), HOUR + timedelta(hours=1))
+    assert cost.total(organization, hours).cost == Decimal("0.1")
 
 
 def test_servers_do_not_share_and_neither_do_organizations(organization: Organization) -> None:
