@@ -57,7 +57,9 @@ class Tokens:
         token_ids = list(self._chat(body) if "messages" in body else self._prompt(body))
         texts = None
         if fields.flag(body, "return_token_strs"):
-            texts = [self._served.tokenizer.decode([each]) for each in token_ids]
+            decode = self._served.tokenizer.decode
+            spelt = {each: decode([each]) for each in set(token_ids)}  # a long text repeats them
+            texts = [spelt[each] for each in token_ids]
         return {
             "count": len(token_ids),
             "max_model_len": self._served.context_tokens,

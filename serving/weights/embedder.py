@@ -35,7 +35,7 @@ from serving.models.unsupported import UnsupportedModel
 from serving.weights.checkpoint import Checkpoint, json_if_there, read_folder, read_json_list
 from serving.weights.not_loaded import ModelNotLoaded
 from serving.weights.source import source_path
-from serving.weights.tokenizer import read_backend
+from serving.weights.tokenizer import encode, read_backend
 
 _ROWS_MULTIPLE = (
     4  # fp32 products on a CPU differ in their last bits between heights that are no multiple of it
@@ -80,10 +80,7 @@ class Embedder:
     def encode(self, text: str) -> list[int]:
         """Token ids, all of them, with those around them that the model wants around a text."""
         whole = self._recipe.prompt + text
-        ids: list[int] = self._tokenizer.encode(
-            whole.lower() if self._recipe.lowers_case else whole
-        ).ids
-        return ids
+        return encode(self._tokenizer, whole.lower() if self._recipe.lowers_case else whole)
 
     def embed(self, batch: Sequence[Sequence[int]]) -> list[list[float]]:
         """One vector for each text in token ids. Raises ValueError as vectors() does."""

@@ -25,6 +25,16 @@ def read_backend(tokenizer_json: str) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def encode(
+    backend: tokenizers.Tokenizer, text: str, *, add_special_tokens: bool = True
+) -> list[int]:
+    """Token ids. Other threads go on meanwhile: for one text alone the library keeps Python's lock, for several it does
+    not, and a long one takes seconds."""
+    (encoding,) = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+    ids: list[int] = encoding.ids
+    return ids
+
+
 class Tokenizer:
     """A model's tokenizer. eos_token_ids end an answer; vocab_size counts every id it can give out."""
 
@@ -48,8 +58,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids. add_special_tokens puts those around it that the model wants around a bare text."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        return ids
+        return encode(self._backend, text, add_special_tokens=add_special_tokens)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text without special tokens. Bytes that are no whole character come back as U+FFFD."""
