@@ -109,6 +109,15 @@ def skus_used(
     return sorted(found, key=_place)
 
 
+def missing_rates(organization: Organization, period: Period) -> dict[str, MissingRate]:
+    """What costs of a period are not known for want of, by the prices' currency."""
+    found: dict[str, list[MissingRate]] = defaultdict(list)
+    for use in skus_used(organization, period):
+        if use.missing_rate:
+            found[use.missing_rate.base].append(use.missing_rate)
+    return {base: rate for base, each in found.items() if (rate := _missing(each))}
+
+
 def _use(row: Sequence[Any], price: Price | None, own_currency: str) -> SkuUse:
     provider, model, meter, tier, device_type, _, unrated, calls, quantity, cost, price_cost = row[
         :-2

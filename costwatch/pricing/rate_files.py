@@ -43,8 +43,8 @@ class BadFile(ValueError):
     def __init__(self, lines: Sequence[BadLine]) -> None:
         self.lines = tuple(lines[:_MOST_NAMED])
         more = len(lines) - len(self.lines)
-        said = [str(line) for line in self.lines] + ([f"and {more:,} more"] if more else [])
-        super().__init__("; ".join(said))
+        self.said = [str(line) for line in self.lines] + ([f"and {more:,} more"] if more else [])
+        super().__init__("; ".join(self.said))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +146,11 @@ def _pairs(organization: Organization, header: list[str]) -> dict[int, tuple[str
 
 
 def _other_direction(own: str) -> str:
+    base = "EUR" if own == "USD" else "USD"
     return (
         f"these columns say what one {_BANKS_BASE} is in other currencies; needed is what one unit of a price's currency "
-        f"is in {own}, and rates are not turned around, since 1/x is not exact; expected columns such as USD/{own}, or "
-        f"date,base,quote,rate with lines such as 2026-11-23,USD,{own},0.9217"
+        f"is in {own}, and rates are not turned around, since 1/x is not exact; expected columns such as {base}/{own}, or "
+        f"date,base,quote,rate with lines such as 2026-11-23,{base},{own},0.9217"
     )
 
 

@@ -199,7 +199,7 @@ def _unpriced(model: _Model, uses: Iterable[MeterUse], keys: Mapping[int, str]) 
     return Unpriced(
         *model,
         meters=tuple(sorted(calls)),
-        unknown=not any(use.has_price for use in known),
+        unknown=not any(use.has_price or use.lacks_rates_of for use in known),
         calls=max(calls.values(), default=0),  # a call is in each of its meters
         keys=tuple(sorted({keys[use.key_id] for use in without})),
         lacks_rates_of=tuple(sorted({one for use in without for one in use.lacks_rates_of})),

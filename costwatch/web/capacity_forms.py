@@ -12,7 +12,7 @@ from costwatch.domain.device_price import Bought, Rented
 from costwatch.domain.idle import Policy
 from costwatch.pricing.models import Pool
 from costwatch.pricing.pools import DEFAULT, Held, expect_policy
-from costwatch.web.forms import UtcHourField
+from costwatch.web.price_forms import CurrencyField, UtcHourField
 
 POLICIES = {
     Policy.PLATFORM: "the platform: nobody's team",
@@ -122,11 +122,13 @@ class DevicePriceForm(forms.Form):
     kwh_price = forms.DecimalField(
         required=False, min_value=0, max_digits=10, decimal_places=6, label="Bought: price of a kWh"
     )
+    currency = CurrencyField()
     valid_from = _from_hour()
 
     def __init__(self, *args: Any, currency: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.currency = currency
+        self.own_currency = currency
+        self.fields["currency"].widget.attrs["placeholder"] = currency
 
     def clean(self) -> dict[str, Any]:
         found = super().clean() or {}
@@ -142,6 +144,7 @@ class DevicePriceForm(forms.Form):
         return found
 
     def _terms(self, said: Mapping[str, Any]) -> Rented | Bought:
+        currency = said["currency"] or self.own_currency
         if said["commitment"] == "bought":
             return Bought(
                 said["purchase_price"],
@@ -149,9 +152,9 @@ class DevicePriceForm(forms.Form):
                 said["lifetime_months"],
                 said["watts"],
                 said["kwh_price"],
-                self.currency,
+                currency,
             )
-        return Rented(said["hourly_price"], said["commitment"] == "reserved", self.currency)
+        return Rented(said["hourly_price"], said["commitment"] == "reserved", currency)
 
 
 _BOUGHT = ("purchase_price", "residual_value", "lifetime_months", "watts", "kwh_price")

@@ -8,6 +8,7 @@ from costwatch.web.views import (
     calls,
     capacity,
     content,
+    exchange_rates,
     ingest,
     organization,
     overview,
@@ -72,6 +73,13 @@ urlpatterns = [
     page("statements/team/", statements.statement, name="statements-team"),
     page("statements/move/", statements.move, name="statements-move", needs=Needs.MONEY),
     page("prices/", prices.index, name="prices"),
+    page("prices/exchange-rates/", exchange_rates.index, name="exchange-rates"),
+    page(
+        "prices/exchange-rates/load/",
+        exchange_rates.load,
+        name="exchange-rates-load",
+        needs=Needs.MONEY,
+    ),
     page("prices/set/", prices.change, name="price-set", needs=Needs.MONEY),
     page("recommendations/", recommendations.index, name="recommendations"),
     page(

@@ -183,6 +183,7 @@ MEMBERS_MAY_NOT = {
     "capacity-policy",
     "capacity-pool",
     "capacity-price",
+    "exchange-rates-load",
     "price-set",
     "recommendation-status",
     "settings-change-key",

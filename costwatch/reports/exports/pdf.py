@@ -18,6 +18,7 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.platypus import LongTable, Paragraph, SimpleDocTemplate, Spacer, TableStyle
 
+from costwatch.domain import money
 from costwatch.domain.pricing import NS_PER_HOUR
 from costwatch.reports.chargeback import Chargeback
 from costwatch.reports.exports.files import pieces_of
@@ -147,7 +148,11 @@ def _price(line: Line) -> str:
         if line.kind == ADJUSTMENT:
             return ""
         return "price not known" if line.is_unpriced else "several prices"
-    return f"× {line.unit_price.normalize():f} {line.price_currency} / {line.unit_label}"
+    price = f"× {line.unit_price.normalize():f} {line.price_currency} / {line.unit_label}"
+    if line.price_cost is None:
+        return price
+    amount = money.rounded(line.price_cost, money.places_of(line.price_currency))
+    return f"{price} = {amount:,f} {line.price_currency}"
 
 
 def _foot(canvas: Any, document: Any, chargeback: Chargeback) -> None:

@@ -99,6 +99,12 @@ def unit_price(amount: Decimal | None, currency: str = "USD") -> str:
 
 
 @register.filter
+def rate(value: Decimal) -> str:
+    """An exchange rate with every digit that it has."""
+    return f"{value.normalize():,f}"
+
+
+@register.filter
 def tokens(count: int | None) -> str:
     return UNKNOWN if count is None else count_text(count)
 

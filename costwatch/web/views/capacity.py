@@ -136,7 +136,7 @@ def price(request: HttpRequest, scope: Scope) -> HttpResponse:
         context |= {
             "digest": digest,
             "terms": terms,
-            "hourly": terms.unit_price.cost(NS_PER_HOUR).amount,
+            "hourly": terms.unit_price.cost(NS_PER_HOUR),
             "preview": preview_of_price(organization, sku, terms.unit_price, period),
         }
     return show(request, scope, "web/capacity/price.html", 400 if form.errors else 200, **context)

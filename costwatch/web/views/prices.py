@@ -22,9 +22,9 @@ from costwatch.pricing.cost import Filters
 from costwatch.pricing.in_use import skus_used
 from costwatch.pricing.prices import set_price
 from costwatch.reports.repricing import preview_of_price
-from costwatch.web.forms import PriceForm
 from costwatch.web.months import month_shown
 from costwatch.web.previews import digest_of
+from costwatch.web.price_forms import PriceForm
 from costwatch.web.scope import Scope, show
 
 UNATTRIBUTED = "unattributed"
@@ -36,6 +36,7 @@ _PREFILLED = (
     "service_tier",
     "device_type",
     "amount",
+    "currency",
     "valid_from",
     "valid_until",
 )
@@ -52,7 +53,8 @@ def index(request: HttpRequest, scope: Scope) -> HttpResponse:
         "web/prices/index.html",
         month=month,
         unpriced=[use for use in uses if use.price is None],
-        priced=[use for use in uses if use.price is not None],
+        unrated=[use for use in uses if use.missing_rate],
+        priced=[use for use in uses if use.is_known],
         total=money.total(use.cost for use in uses),
         team=team,
         beside_month=f"&team={request.GET['team']}" if team else "",

@@ -25,7 +25,7 @@ class Command(BaseCommand):
             rates = rates_in(organization, path.read_text("utf-8"))
             entered = set_rates(organization, rates, source=path.name)
         except BadFile as error:
-            raise CommandError("\n".join(str(line) for line in error.lines)) from error
+            raise CommandError("\n".join(error.said)) from error
         except (OSError, ValueError) as error:
             raise CommandError(f"{path}: {error}") from error
         self.stdout.write(str(entered))
