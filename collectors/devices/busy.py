@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from collectors.devices.samples import DeviceSample
 
-_LONGEST_SHARE = (
-    3  # of the usual time between readings: after a longer one nobody knows what was in between
-)
+# Of the usual time between readings: after a longer one nobody knows what was in between.
+_LONGEST_SHARE = 3
 
 
 @dataclass(frozen=True, slots=True)

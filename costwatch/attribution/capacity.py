@@ -11,7 +11,7 @@ whoever tells of it and in whatever order (CapacityHour says how).
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from itertools import accumulate, pairwise
@@ -68,6 +68,7 @@ _RUNTIMES = {
     semconv.DEVICE_STATE_IDLE: "idle_ns",
 }
 _WATCHERS = {semconv.DEVICE_STATE_BUSY: "busy_ns", semconv.DEVICE_STATE_IDLE: "idle_ns"}
+_STATES_OF = {frozenset(names): names for names in (_RUNTIMES, _WATCHERS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +95,18 @@ def count(organization_id: int, times: Iterable[DeviceTime]) -> list[Refusal]:
     Runs under ingest's lock.
     """
     refused: Counter[str] = Counter()
+    watched: list[datetime] = []
     for point in sorted(_points(times), key=lambda point: point.time_unix_ns):
-        wrong = _count_point(organization_id, point) if point.is_sound else _UNSOUND
+        wrong = _count_point(organization_id, point, watched) if point.is_sound else _UNSOUND
         if wrong:
             refused[wrong] += len(_WATCHERS if point.is_watchers else _RUNTIMES)
+    if watched:
+        # Calls of runtimes that do not measure share it; those that began in the hour before, too.
+        modelled.mark(organization_id, min(watched) - timedelta(hours=1), max(watched))
     return [Refusal(reason, points) for reason, points in refused.items()]
 
 
-def _points(times: Iterable[DeviceTime]) -> list[_Point]:
+def _points(times: Iterable[DeviceTime]) -> Iterator[_Point]:
     """Points with all their states; of one that lacks some, the next one has them."""
     by_moment: dict[tuple[tuple[str, str, str, int], int], dict[str, DeviceTime]] = defaultdict(
         dict
@@ -109,17 +114,16 @@ def _points(times: Iterable[DeviceTime]) -> list[_Point]:
     for time in times:
         stream = (time.instance_id, time.device_id, time.device_type, time.start_unix_ns)
         by_moment[stream, time.time_unix_ns][time.state] = time
-    return [
-        _Point(stream, next(iter(told.values())).service_name, moment, states, is_watchers)
-        for (stream, moment), told in by_moment.items()
-        for is_watchers, names in ((False, _RUNTIMES), (True, _WATCHERS))
-        if told.keys() == names.keys()
-        for states in [_States(**{name: told[state].value_ns for state, name in names.items()})]
-    ]
+    for (stream, moment), told in by_moment.items():
+        names = _STATES_OF.get(frozenset(told))
+        if names is not None:
+            states = _States(**{name: told[state].value_ns for state, name in names.items()})
+            service_name = next(iter(told.values())).service_name
+            yield _Point(stream, service_name, moment, states, names is _WATCHERS)
 
 
-def _count_point(organization_id: int, point: _Point) -> str:
-    """Why the point was not counted; empty where it was, or had been."""
+def _count_point(organization_id: int, point: _Point, watched: list[datetime]) -> str:
+    """Why the point was not counted; empty where it was, or had been. A watcher's hours are added to `watched`."""
     instance_id, device_id, device_type, started = point.stream
     stream, _ = DeviceStream.objects.get_or_create(
         organization_id=organization_id,
@@ -141,8 +145,7 @@ def _count_point(organization_id: int, point: _Point) -> str:
         return _BACKWARDS
     hours = _add_hours(stream, point.time_unix_ns, grown)
     if point.is_watchers:
-        # Calls of runtimes that do not measure share it; those that began in the hour before, too.
-        modelled.mark(organization_id, hours[0] - timedelta(hours=1), hours[-1])
+        watched += hours
     stream.counted_unix_ns = point.time_unix_ns
     for name, ns in point.states.each().items():
         setattr(stream, name, ns)

@@ -103,14 +103,8 @@ def _watched(
             row.observed_busy_ns - row.told_attributed_ns - row.told_unattributed_ns, 0
         )
         for row in rows
-        if _passed_ns(row) >= _WATCHED_NS
+        if row.passed_ns >= _WATCHED_NS
     }
-
-
-def _passed_ns(row: CapacityHour) -> int:
-    """How much of the hour was told of, by anybody."""
-    told_ns = row.told_attributed_ns + row.told_unattributed_ns + row.told_idle_ns
-    return told_ns + row.observed_busy_ns - row.overlap_ns
 
 
 def keep_modelled(organization_id: int, hour: datetime, times: ServerTimes) -> None:
