@@ -60,6 +60,11 @@ class Bill:
         wasted = computed if is_overrun else part.repeated_tokens + part.drafts - accepted_drafts
         self.wasted_ns += share.device_ns * wasted // computed
 
+    def reject(self, share: Share, part: Slice, *, drafts: int) -> None:
+        """Of a step that is charged already: drafts that were right, and came behind the answer's end."""
+        self.accepted_draft_tokens -= drafts
+        self.wasted_ns += share.device_ns * drafts // len(part.token_ids)
+
     def waste(self) -> Waste:
         return Waste(
             recomputed_tokens=self.recomputed_tokens,

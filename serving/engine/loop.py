@@ -321,7 +321,6 @@ class StepLoop:
         self._charge(answer, part, share, accepted)
         self.scheduler.settle(part, part.drafts - accepted)
         self.totals.draft_tokens += part.drafts
-        self.totals.accepted_draft_tokens += accepted
         if answer.is_over:
             return self._leave(answer)
         if not tokens:
@@ -331,7 +330,10 @@ class StepLoop:
             self.totals.prompt_tokens += answer.state.prompt_tokens
             self.totals.cached_prompt_tokens += answer.state.cached_tokens or 0
         progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
-        self.totals.generated_tokens += len(progress.token_ids)
+        taken = len(progress.token_ids)
+        answer.bill.reject(share, part, drafts=accepted + 1 - taken)
+        self.totals.accepted_draft_tokens += taken - 1
+        self.totals.generated_tokens += taken
         if answer.is_over and not answer.state.steps:
             return [self._finish(answer, progress)]
         return [(answer.on_progress, progress)]

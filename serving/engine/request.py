@@ -113,7 +113,8 @@ class Waste:
     """What was computed for a request and gave it nothing. It is part of what the request is charged.
 
     recomputed_tokens       computed again, because a preemption took their keys and values away
-    rejected_draft_tokens   proposed by speculative decoding and not what the model would have said
+    rejected_draft_tokens   proposed by speculative decoding and no part of the answer: not what the model would have said,
+                            or behind its end
     overrun_tokens          computed after the answer had ended, since the end was known one step late
     device_ns               the share of device_ns that these cost
     """

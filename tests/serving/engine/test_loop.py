@@ -287,6 +287,18 @@ def test_drafts_that_are_right_save_steps_and_those_that_are_wrong_are_waste() -
     assert end.accepted_draft_tokens >= 6
 
 
+def test_a_draft_that_is_right_behind_the_end_is_waste() -> None:
+    prompt = next(p for p in itertools.product(range(1, 20), repeat=3) if len(answer(p, 9)) == 5)
+    bench = Bench(propose=guess)
+    bench.submit(a_request(prompt=prompt, max_tokens=40))
+    bench.run()
+    end = bench.listener.seen["r"][-1].finished
+    # One token after the prompt, three of the next step, and the end: what was drafted behind it is none.
+    assert (end.output_tokens, end.draft_tokens, end.accepted_draft_tokens) == (5, 6, 2)
+    assert end.waste.rejected_draft_tokens == 4
+    assert bench.loop.totals.accepted_draft_tokens == 2
+
+
 def test_the_clock_does_not_run_on_while_a_step_is_not_settled() -> None:
     bench = Bench()
     bench.submit(a_request())
