@@ -201,14 +201,14 @@ class CapacityHour(models.Model):
     idle_ns = _follows(_IDLE)
     wall_ns = _follows(_ATTRIBUTED + _UNATTRIBUTED + _IDLE)
 
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H} {self.device_id}"
+
     @property
     def passed_ns(self) -> int:
         """How much of the hour was told of, by anybody: _PASSED, of a row that was read."""
         told_ns = self.told_attributed_ns + self.told_unattributed_ns + self.told_idle_ns
         return told_ns + self.observed_busy_ns - self.overlap_ns
-
-    def __str__(self) -> str:
-        return f"{self.hour:%Y-%m-%d %H} {self.device_id}"
 
 
 class HourToModel(models.Model):
