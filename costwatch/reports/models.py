@@ -4,6 +4,7 @@
     Closing         one closing of a month. A month that was reopened and closed again has two; the last is in force
     Statement       what one team owes, frozen; one more for what nobody pays
     StatementLine   quantity × unit price = cost, of one thing, frozen
+    ProviderBill …  what providers bill: bill_models.py
 
 Closing, Statement and StatementLine are written once, in one transaction, by close.py. Triggers of the database refuse
 to change or delete them, and to add to one that is whole (migration 0001).
@@ -21,6 +22,13 @@ from costwatch.accounts.models import Organization, Team
 from costwatch.attribution.models import WholeNumberField
 from costwatch.domain.periods import Period
 from costwatch.domain.pricing import CONVERTED_PLACES, COST_PLACES, PriceState
+
+# Django looks for all of them here.
+from costwatch.reports.bill_models import BillFetch as BillFetch
+from costwatch.reports.bill_models import ProviderAccount as ProviderAccount
+from costwatch.reports.bill_models import ProviderBill as ProviderBill
+from costwatch.reports.bill_models import ProviderBillLine as ProviderBillLine
+from costwatch.reports.bill_models import ProviderProject as ProviderProject
 
 # Sums of many quantities of 38 digits, each times a price: nothing that is stored is ever rounded for want of room.
 _COST_DIGITS = 80
