@@ -201,6 +201,12 @@ MAX_TAG_VALUES = env.whole_number("COSTWATCH_MAX_TAG_VALUES", 5000)
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
 # How long an exchange rate holds after its day where none follows: weekends and holidays have none.
 EXCHANGE_RATE_MAX_AGE_DAYS = env.whole_number("COSTWATCH_EXCHANGE_RATE_MAX_AGE_DAYS", 10)
+# Of how many days up to yesterday providers' bills are fetched again each day: they correct what they said.
+BILL_DAYS = env.whole_number("COSTWATCH_BILL_DAYS", 14)
+PROVIDER_URLS = {
+    "openai": env.text("COSTWATCH_OPENAI_URL", "https://api.openai.com").rstrip("/"),
+    "anthropic": env.text("COSTWATCH_ANTHROPIC_URL", "https://api.anthropic.com").rstrip("/"),
+}
 
 # Limits at the OTLP door.
 OTLP_WAIT_SECONDS = 10  # for the bodies of the same organization that came before

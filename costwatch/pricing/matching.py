@@ -44,6 +44,16 @@ def names_of(provider: str, response_model: str, request_model: str) -> tuple[tu
     return tuple(dict.fromkeys(names))
 
 
+@lru_cache(maxsize=20_000)
+def company_of(provider: str) -> str:
+    """Who asks for the money: one name for all that telemetry and bills call a provider."""
+    said = provider.strip().lower()
+    try:
+        return str(get_snapshot().find_provider(None, _PROVIDERS.get(said, said), None).id)
+    except LookupError:
+        return said
+
+
 def catalogued(provider: str, model: str) -> tuple[str, str] | None:
     """The catalogue's provider and model ids in lower case; None where it does not know the model.
 

@@ -1,10 +1,10 @@
 """What providers bill, beside which metered cost is laid.
 
-    ProviderAccount   a provider's account that bills are fetched from
-    BillFetch         one attempt after the other to fetch its bills of some days: the delivery log
-    ProviderBill      one day's bill of one account: fetched or uploaded again, it takes the place of what was there
-    ProviderBillLine  what it asks for one thing
-    ProviderProject   which ingest key sends what a provider's project is billed for
+ProviderAccount   a provider's account that bills are fetched from
+BillFetch         one attempt after the other to fetch its bills of some days: the delivery log
+ProviderBill      one day's bill of one account: fetched or uploaded again, it takes the place of what was there
+ProviderBillLine  what it asks for one thing
+ProviderProject   which ingest key sends what a provider's project is billed for
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from costwatch.accounts.models import IngestKey, Organization
-from costwatch.attribution.models import TOKEN_METERS, WholeNumberField
+from costwatch.attribution.models import TOKEN_METERS
 
 AMOUNT_DIGITS, AMOUNT_PLACES = 40, 20
 
@@ -119,7 +119,7 @@ class ProviderBillLine(models.Model):
     model = models.CharField(max_length=300, blank=True)
     meter = models.CharField(max_length=32, blank=True)
     service_tier = models.CharField(max_length=100, blank=True)
-    quantity = WholeNumberField(null=True)  # tokens
+    quantity = models.DecimalField(max_digits=38, decimal_places=0, null=True)  # tokens
     amount = models.DecimalField(max_digits=AMOUNT_DIGITS, decimal_places=AMOUNT_PLACES)
     places = models.PositiveSmallIntegerField()  # that the bill itself shows of the amount
     currency = models.CharField(max_length=3)
