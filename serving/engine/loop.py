@@ -5,6 +5,7 @@ steps began; what these return is to be delivered. The next step may begin befor
 knows of threads or tensors: the engine holds its lock around every call.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ from serving.engine.scheduler import Scheduler
 from serving.engine.slices import RequestState, Slice
 from serving.engine.targets import Kept, Targets
 from serving.engine.text import TextStream
+
+logger = logging.getLogger(__name__)
 
 Delivery = tuple[OnProgress, Progress]
 _NOTHING_PROMISED = Targets()
@@ -329,7 +332,11 @@ class StepLoop:
         if answer.first_token_ns is None:
             self.totals.prompt_tokens += answer.state.prompt_tokens
             self.totals.cached_prompt_tokens += answer.state.cached_tokens or 0
-        progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
+        try:
+            progress = answer.take(tokens[: accepted + 1], logprobs, self._now_ns())
+        except Exception as error:  # a fault in one answer's text or constraint is not the others'
+            logger.exception("the answer to request '%s' cannot go on", part.request_id)
+            return self._end(answer, FinishReason.ERROR, f"the answer cannot go on: {error!r}")
         taken = len(progress.token_ids)
         answer.bill.reject(share, part, drafts=accepted + 1 - taken)
         self.totals.accepted_draft_tokens += taken - 1

@@ -212,6 +212,31 @@ def test_a_failed_step_is_charged_to_who_was_in_it() -> None:
     assert (end.reason, end.error, end.device_ns) == (FinishReason.ERROR, "out of memory", 123)
 
 
+class Refuses:
+    """A constraint that takes no token, though it allows all."""
+
+    is_over = False
+
+    def mask(self) -> None:
+        return None
+
+    def accept(self, token_id: int) -> None:
+        raise ValueError(f"token {token_id} is not allowed")
+
+
+def test_an_answer_that_cannot_go_on_ends_alone_and_pays_for_itself() -> None:
+    bench = Bench(overlaps=True)
+    bench.loop.submit(a_request("astray"), bench.listener, Refuses())
+    bench.submit(a_request("beside"))
+    bench.run()
+    astray, beside = (bench.listener.seen[name][-1].finished for name in ("astray", "beside"))
+    assert (astray.reason, beside.reason) == (FinishReason.ERROR, FinishReason.LENGTH)
+    assert "is not allowed" in astray.error
+    assert bench.listener.tokens("beside") == answer((5, 6, 7), 8)
+    assert astray.device_ns > 0
+    bench.check()
+
+
 def test_nobody_finds_what_a_failed_step_should_have_computed() -> None:
     bench = Bench(max_batch_tokens=64)
     prompt = tuple(range(1, 21))
