@@ -12,7 +12,9 @@ from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
 from costwatch.api.months import MonthsView, MonthView
 from costwatch.api.prices import PricesView
+from costwatch.api.provider_bills import BillFetchesView, ProviderBillsView, ProviderProjectsView
 from costwatch.api.recommendations import RecommendationsView
+from costwatch.api.reconciliation import ReconciliationView
 from costwatch.api.repetition import RepetitionView
 from costwatch.api.schema import SchemaView
 from costwatch.api.sources import SourcesView
@@ -23,6 +25,7 @@ urlpatterns = [
     path(
         "assignment-rules/<int:rule_id>", AssignmentRuleView.as_view(), name="api-assignment-rule"
     ),
+    path("bill-fetches", BillFetchesView.as_view(), name="api-bill-fetches"),
     path("budgets", BudgetsView.as_view(), name="api-budgets"),
     path("budgets/<int:budget_id>", BudgetView.as_view(), name="api-budget"),
     path("calls", CallsView.as_view(), name="api-calls"),
@@ -37,6 +40,9 @@ urlpatterns = [
     path("months", MonthsView.as_view(), name="api-months"),
     path("months/<slug:month>", MonthView.as_view(), name="api-month"),
     path("prices", PricesView.as_view(), name="api-prices"),
+    path("provider-bills", ProviderBillsView.as_view(), name="api-provider-bills"),
+    path("provider-projects", ProviderProjectsView.as_view(), name="api-provider-projects"),
+    path("reconciliation", ReconciliationView.as_view(), name="api-reconciliation"),
     path("recommendations", RecommendationsView.as_view(), name="api-recommendations"),
     path("repetition", RepetitionView.as_view(), name="api-repetition"),
     path("schema", SchemaView.as_view(), name="api-schema"),

@@ -18,6 +18,10 @@ from costwatch.pricing.matching import catalogued
 from costwatch.reports.bill_models import AMOUNT_PLACES, ProviderBill, ProviderBillLine
 
 MOST_DAYS = 400
+# Of a file that comes by the pages or the API, in all its parts; the command takes larger ones.
+MOST_SENT_BYTES = 64 * 1024 * 1024
+MOST_UNPACKED_BYTES = 512 * 1024 * 1024
+MOST_PARTS = 20
 _SHOWN_SERVICES = 20
 
 
