@@ -101,25 +101,23 @@ def _counted(meter: str) -> str:
     return f"hour.{meter} <> 0{by_token}"
 
 
-def _rate_of(meter: str, exchanged: bool) -> str:
+def _rate(place: str) -> str:
     """What a price's currency is worth on the hour's day; null: unknown."""
-    place = f"priced.{meter}_place"
-    return (
-        f"CASE WHEN {place} IS NULL THEN 1 ELSE exchanged.rates[{place}] END" if exchanged else "1"
-    )
+    return f"CASE WHEN {place} IS NULL THEN 1 ELSE exchanged.rates[{place}] END"
 
 
 def _cost_of(meter: str, exchanged: bool) -> str:
     cost = _cost(f"hour.{meter}", f"priced.{meter}_price", f"priced.{meter}_unit")
     if exchanged:
-        cost = f"coalesce({cost} * {_rate_of(meter, exchanged)}, 0)"
+        cost = f"coalesce({cost} * {_rate(f'priced.{meter}_place')}, 0)"
     return (
         f"CASE WHEN {_counted(meter)} AND priced.{meter}_price IS NOT NULL THEN {cost} ELSE 0 END"
     )
 
 
 def _unpriced(meter: str, exchanged: bool) -> str:
-    unrated = f" OR {_rate_of(meter, exchanged)} IS NULL" if exchanged else ""
+    rate = _rate(f"priced.{meter}_place")
+    unrated = f" OR {rate} IS NULL" if exchanged else ""
     return f"({_counted(meter)} AND (priced.{meter}_price IS NULL{unrated}))"
 
 
@@ -154,24 +152,25 @@ def _whole(exchanged: bool) -> str:
 def _by_meter(exchanged: bool) -> str:
     each = ", ".join(
         f"('{meter}', hour.{meter}, priced.{meter}_price, priced.{meter}_unit, priced.{meter}_price_id, "
-        f"{_rate_of(meter, exchanged)})"
+        f"{f'priced.{meter}_place' if exchanged else 'NULL::int'})"
         for meter in _METERS
     )
+    rate = _rate("each.place") if exchanged else "1"
+    cost = "counted.cost * counted.rate" if exchanged else "counted.cost"
+    unknown = "(counted.price IS NULL OR counted.rate IS NULL)"
     return f"""metered AS (
     SELECT hour.*, counted.meter,
-           coalesce(counted.cost * counted.rate, 0) AS cost,
+           coalesce({cost}, 0) AS cost,
            coalesce(counted.cost, 0) AS price_cost,
-           counted.meter IS NOT NULL AND (counted.price IS NULL OR counted.rate IS NULL) AS unpriced,
+           counted.meter IS NOT NULL AND {unknown} AS unpriced,
            counted.price IS NOT NULL AND counted.rate IS NULL AS unrated,
-           CASE WHEN (counted.price IS NULL OR counted.rate IS NULL) AND counted.meter <> 'device_ns'
-                THEN counted.quantity ELSE 0 END AS unpriced_tokens,
-           CASE WHEN (counted.price IS NULL OR counted.rate IS NULL) AND counted.meter = 'device_ns'
-                THEN counted.quantity ELSE 0 END AS unpriced_device_ns,
+           CASE WHEN {unknown} AND counted.meter <> 'device_ns' THEN counted.quantity ELSE 0 END AS unpriced_tokens,
+           CASE WHEN {unknown} AND counted.meter = 'device_ns' THEN counted.quantity ELSE 0 END AS unpriced_device_ns,
            counted.price_id
 {_hours(exchanged)}
       LEFT JOIN LATERAL (
-           SELECT each.*, {_cost("each.quantity", "each.price", "each.unit")} AS cost
-             FROM (VALUES {each}) AS each (meter, quantity, price, unit, price_id, rate)
+           SELECT each.*, {_cost("each.quantity", "each.price", "each.unit")} AS cost, {rate} AS rate
+             FROM (VALUES {each}) AS each (meter, quantity, price, unit, price_id, place)
             WHERE quantity <> 0 AND (priced.by_token OR meter = 'device_ns')
            ) AS counted ON true
 {_WHERE})
