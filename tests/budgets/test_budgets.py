@@ -17,7 +17,7 @@ from costwatch.budgets.notify import deliver, due, shown
 from costwatch.pricing.models import Meter
 from tests.budgets.mailbox import Mailbox, mailbox
 from tests.factories import MembershipFactory, OrganizationFactory, TeamFactory
-from tests.pricing.usage import HOUR, offering, source, token_price, used
+from tests.pricing.usage import HOUR, exchange_rates, offering, source, token_price, used
 
 NOW = HOUR + timedelta(minutes=50)
 
@@ -124,6 +124,20 @@ def test_spending_of_another_organization_does_not_count(organization: Organizat
     spend(OrganizationFactory(), None, 1000)
     assert evaluate(organization.pk, NOW) == []
     assert state_of(budget, NOW).spent == 0
+
+
+def test_what_is_priced_in_another_currency_counts_at_the_days_rate(
+    organization: Organization, team: Team
+) -> None:
+    budget = budget_of(organization, team, "100")
+    token_price(organization, Meter.OUTPUT_TOKENS, "1", currency="EUR")
+    used(source(organization, team), offering(organization), HOUR, output_tokens=50 * 10**6)
+    assert (state_of(budget, NOW).spent, state_of(budget, NOW).unpriced_calls) == (0, 1)
+    assert evaluate(organization.pk, NOW) == []
+    exchange_rates(organization, "EUR", {HOUR.date(): "1.084213579246"})
+    assert state_of(budget, NOW).spent == Decimal("54.2106789623")
+    assert len(evaluate(organization.pk, NOW)) == 1
+    assert budget.alerts.get().spent == Decimal("54.2106789623")
 
 
 def test_a_budget_that_is_not_active_is_silent(organization: Organization, team: Team) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+import time_machine
 
 from costwatch.accounts.models import Organization
 from costwatch.domain import money
@@ -15,7 +17,7 @@ from costwatch.pricing.models import Price, PriceBook
 from costwatch.pricing.unit_costs import UnitCost, unit_costs
 from tests.pricing.capacity import told
 from tests.pricing.test_capacity import MONTH
-from tests.pricing.usage import device_price, offering, source, used
+from tests.pricing.usage import device_price, exchange_rates, offering, source, used
 
 QUARTER = NS_PER_HOUR // 4
 API = ("openai", "gpt-4o-mini")
@@ -106,3 +108,17 @@ def test_a_device_without_a_price_has_no_unit_costs_and_no_guess(
     told(organization, attributed_ns=QUARTER, device_type="B200")
     [found] = units(organization).values()
     assert (found.usage_cost, found.loaded_cost, found.per_request) == (None, None, None)
+
+
+def test_an_api_in_another_currency_is_compared_at_the_rate_of_the_periods_end(
+    organization_with_a_device: Organization,
+) -> None:
+    listed("input_tokens", "0.5", "EUR")
+    listed("output_tokens", "1", "EUR")
+    assert units(organization_with_a_device, API)["llama"].api is None
+    first, last = MONTH.start.date(), (MONTH.end - timedelta(days=1)).date()
+    with time_machine.travel(MONTH.end):
+        exchange_rates(organization_with_a_device, "EUR", {first: "9", last: "1.2"})
+        api = units(organization_with_a_device, API)["llama"].api
+    assert api is not None
+    assert api.api_cost == Decimal("0.7") * Decimal("1.2")

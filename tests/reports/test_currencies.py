@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from csv import DictReader
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import time_machine
@@ -15,7 +17,7 @@ from costwatch.accounts.models import Organization
 from costwatch.pricing.models import Meter
 from costwatch.reports.adjustments import pending
 from costwatch.reports.chargeback import Chargeback, chargeback, frozen
-from costwatch.reports.exports import csv, focus
+from costwatch.reports.exports import csv, focus, parquet
 from costwatch.reports.exports import json as json_export
 from costwatch.reports.frozen import digest_of_closing, digest_of_statement, header_of, lines_of
 from costwatch.reports.lines import Line
@@ -32,6 +34,8 @@ from tests.pricing.usage import (
     used,
 )
 from tests.reports.closing import IN_DECEMBER, IN_NOVEMBER, NOVEMBER, OCTOBER, closed
+from tests.reports.test_exports import VALIDATORS_OWN, failures
+from tests.skips import NO_FOCUS_VALIDATOR
 
 DAY = OCTOBER.date()
 
@@ -259,3 +263,23 @@ def test_focus_has_no_use_without_an_exchange_rate(euros: Organization) -> None:
         0,
     )
     assert unknown["x_UnpricedQuantity"] == 2_000_000
+
+
+def test_the_official_validator_finds_no_failure_but_its_own_in_several_currencies(
+    euros: Organization, tmp_path: Path
+) -> None:
+    validator = os.environ.get("COSTWATCH_FOCUS_VALIDATOR")
+    if not validator:
+        pytest.skip(NO_FOCUS_VALIDATOR)
+    token_price(euros, Meter.INPUT_TOKENS, "1.50")
+    team = euros.teams.get()
+    used(source(euros, team), offering(euros), OCTOBER - timedelta(days=1), output_tokens=2_000_000)
+    used(source(euros), offering(euros), OCTOBER, input_tokens=3_000_001, output_tokens=7)
+    closed(euros, "2026-10")
+    exchange_rates(euros, "USD", {DAY: "0.8123456789"})
+    used(source(euros, team), offering(euros), NOVEMBER, input_tokens=5)
+    november = chargeback(euros, month_asked("2026-11", "UTC"))
+    for name, report in (("october", october(euros)), ("november", november)):
+        file = tmp_path / f"{name}.parquet"
+        file.write_bytes(b"".join(parquet.chunks(report)))
+        assert failures(validator, file, tmp_path / f"{name}.xml") <= set(VALIDATORS_OWN)

@@ -168,7 +168,7 @@ def test_parquet_says_what_the_csv_says(report: Chargeback) -> None:
 
 
 # Failures of focus-validator 2.2.1 that are its own, each with the reason.
-_VALIDATORS_OWN = {
+VALIDATORS_OWN = {
     "CapacityReservationStatus-C-004-C": "asks for a status also where CapacityReservationId is null",
     "CommitmentDiscountStatus-C-004-C": "its condition is that CommitmentDiscountId is null, not that it isn't",
     "InvoiceId-C-005-C": "has no condition: C-004 wants null where there is no invoice, this never",
@@ -185,9 +185,7 @@ def test_the_official_validator_finds_no_failure_but_its_own(
         pytest.skip(NO_FOCUS_VALIDATOR)
     for export, name in ((focus, "focus.csv"), (parquet, "focus.parquet")):
         (tmp_path / name).write_bytes(file_of(export, report))
-        assert failures(validator, tmp_path / name, tmp_path / f"{name}.xml") == set(
-            _VALIDATORS_OWN
-        )
+        assert failures(validator, tmp_path / name, tmp_path / f"{name}.xml") == set(VALIDATORS_OWN)
 
 
 def failures(validator: str, file: Path, told: Path) -> set[str]:
