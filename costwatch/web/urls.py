@@ -14,6 +14,7 @@ from costwatch.web.views import (
     overview,
     prices,
     recommendations,
+    reconciliation,
     rules,
     settings,
     sources,
@@ -72,6 +73,25 @@ urlpatterns = [
     page("statements/month/", statements.month, name="statements-month"),
     page("statements/team/", statements.statement, name="statements-team"),
     page("statements/move/", statements.move, name="statements-move", needs=Needs.MONEY),
+    page("statements/reconciliation/", reconciliation.index, name="statements-reconciliation"),
+    page(
+        "statements/reconciliation/fetch/",
+        reconciliation.fetch,
+        name="statements-reconciliation-fetch",
+        needs=Needs.MONEY,
+    ),
+    page(
+        "statements/reconciliation/file/",
+        reconciliation.upload,
+        name="statements-reconciliation-upload",
+        needs=Needs.MONEY,
+    ),
+    page(
+        "statements/reconciliation/project/",
+        reconciliation.project,
+        name="statements-reconciliation-project",
+        needs=Needs.MONEY,
+    ),
     page("prices/", prices.index, name="prices"),
     page("prices/exchange-rates/", exchange_rates.index, name="exchange-rates"),
     page(

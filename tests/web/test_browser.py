@@ -13,10 +13,12 @@ from costwatch.accounts.models import IngestKey, Membership, Organization
 from costwatch.attribution import content
 from costwatch.attribution.models import AssignmentRule, Entry
 from costwatch.budgets.models import Budget
+from costwatch.reports.bill_models import ProviderAccount
 from tests.attribution.test_content import PROMPT, said_at, send
 from tests.browser import chromium
 from tests.factories import NOON, MembershipFactory
 from tests.pricing.usage import offering, source, used
+from tests.reports.billing import billed, line
 from tests.reports.closing import OCTOBER, closed
 from tests.web.test_recommendations import advice
 
@@ -43,6 +45,15 @@ def paths(furnished: Organization) -> list[str]:
     used(source(furnished, rule.team), offering(furnished), OCTOBER, output_tokens=10**9)
     closed(furnished, "2026-10", NOON)
     used(source(furnished, rule.team), offering(furnished), OCTOBER, output_tokens=2 * 10**9)
+    text = "priority | gpt-4o-2024-08-06, output, long context"
+    billed(
+        furnished,
+        line("12.34", 9_000_000, day=NOON.date(), project="proj_" + "x" * 40, text=text),
+        days=[NOON.date()],
+    )
+    ProviderAccount.objects.create(
+        organization=furnished, provider="openai", name="main", key_variable="X"
+    )
     entry = Entry.objects.filter(organization=furnished, offering__device_type__startswith="N")[0]
     content.set_retention(furnished.pk, 30)
     send(key, said_at(timezone.now(), {**PROMPT, "gen_ai.completion": "wordwithoutend" * 200}))
@@ -62,6 +73,9 @@ def paths(furnished: Organization) -> list[str]:
         f"/statements/team/?month=2026-10&team={furnished.teams.get(slug='search').pk}",
         "/statements/team/?team=unattributed",
         "/statements/move/?month=2026-10&to=open",
+        "/statements/reconciliation/",
+        "/statements/reconciliation/?provider=openai&project=&model=gpt-4o",
+        "/statements/reconciliation/file/",
         "/settings/",
         "/settings/content/",
         f"/settings/keys/{key.pk}/",

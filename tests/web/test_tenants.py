@@ -198,6 +198,9 @@ MEMBERS_MAY_NOT = {
     "sources-rule-delete",
     "sources-rule-move",
     "statements-move",
+    "statements-reconciliation-fetch",
+    "statements-reconciliation-project",
+    "statements-reconciliation-upload",
 }
 # Who may write to a resource, by its path; every other resource is only read.
 FINANCE_WRITES = (
