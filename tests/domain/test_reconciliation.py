@@ -97,6 +97,11 @@ CASES = {
         [cell("2", None, "1", 100, 50)],
         {Cause.UNPRICED: "1"},
     ),
+    # docs/reconciliation.md counts this one out.
+    "no price, another price, and telemetry that lacks": (
+        [cell("48", 4_000_000, "20", 2_000_000, 1_000_000)],
+        {Cause.UNPRICED: "12", Cause.PRICE: "4", Cause.NOT_METERED: "12"},
+    ),
     "other meters do not make up for it": (
         [cell("5", 100), cell(None, None, "10", 100, meter="input_tokens")],
         {Cause.NOT_METERED: "5", Cause.NOT_BILLED: "-10"},
@@ -127,6 +132,7 @@ def test_what_lacks_on_a_bill_that_is_not_final_is_late() -> None:
         ([cell("5", 100, tier="batch"), cell(None, None, "10", 100)], "5"),
         ([cell("2", None, "1", 100)], "1"),
         ([cell("10", 100)], "0"),
+        ([cell("48", 4_000_000, "20", 2_000_000, 1_000_000)], "24"),
     ],
 )
 def test_covered_is_what_was_metered_and_priced(cells: list[Cell], covered: str) -> None:
