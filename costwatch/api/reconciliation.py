@@ -92,9 +92,15 @@ class UnbilledSerializer(serializers.Serializer[Any]):
     provider = serializers.CharField()
     days = serializers.IntegerField(help_text="with use, and without a bill")
     metered = serializers.CharField()
+    unpriced_quantity = serializers.CharField(help_text="tokens without a price, in no cost")
 
     def to_representation(self, one: Unbilled) -> dict[str, Any]:
-        return {"provider": one.provider, "days": one.days, "metered": plain(one.metered)}
+        return {
+            "provider": one.provider,
+            "days": one.days,
+            "metered": plain(one.metered),
+            "unpriced_quantity": str(one.unpriced_quantity),
+        }
 
 
 class ReconciliationView(OrganizationView):

@@ -59,6 +59,11 @@ class Row:
         return EXACT.subtract(self.billed, self.metered)
 
     @property
+    def shown_metered(self) -> Decimal | None:
+        """None where nothing of it has a price: unknown is not free."""
+        return None if not self.metered and Cause.UNPRICED in self.causes else self.metered
+
+    @property
     def coverage_percent(self) -> Decimal | None:
         """How much of what was billed was metered and priced; None where nothing was billed."""
         if self.billed <= 0:
@@ -73,6 +78,11 @@ class Unbilled:
     provider: str
     days: int
     metered: Decimal
+    unpriced_quantity: int  # tokens without a price, in no cost
+
+    @property
+    def shown_metered(self) -> Decimal | None:
+        return None if not self.metered and self.unpriced_quantity else self.metered
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,5 +312,8 @@ def _unbilled(
             found[company].append(use)
     for company, uses in sorted(found.items()):
         yield Unbilled(
-            company, len({use.day for use in uses}), money.total(use.cost for use in uses)
+            company,
+            len({use.day for use in uses}),
+            money.total(use.cost for use in uses),
+            sum(use.unpriced_quantity for use in uses),
         )

@@ -86,7 +86,20 @@ def test_without_a_bill_it_says_where_bills_come_from(
     text = page(client_of(member))
     assert "No bill of November 2026" in text
     assert "costwatch connect_provider openai" in text
-    assert "Metered on days without a bill, so compared with nothing: openai" in text
+    # It has no price, and unknown is not free.
+    assert (
+        "Metered on days without a bill, so compared with nothing: openai unknown (1 day)" in text
+    )
+
+
+def test_what_has_no_price_is_unknown_and_not_free(
+    organization: Organization, member: User
+) -> None:
+    used(source(organization), offering(organization), HOUR, output_tokens=1_000_000)
+    billed(organization, line("40", 1_000_000))
+    text = page(client_of(member))
+    assert "Metered unknown" in text
+    assert "no price metered, and no price is known $40.00" in text
 
 
 def test_the_last_fetch_says_what_became_of_it_and_no_secret(
