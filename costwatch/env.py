@@ -34,14 +34,20 @@ def flag(name: str, default: bool = False) -> bool:
     raise ImproperlyConfigured(f"{name}={value!r}: expected yes or no")
 
 
-def whole_number(name: str, default: int) -> int:
+def whole_number(name: str, default: int, most: int | None = None) -> int:
+    """most   if given, the number is from 0 to it."""
     value = text(name, str(default))
     try:
-        return int(value)
+        number = int(value)
     except ValueError:
         raise ImproperlyConfigured(
             f"{name}={value!r}: expected a whole number, such as {default}"
         ) from None
+    if most is not None and not 0 <= number <= most:
+        raise ImproperlyConfigured(
+            f"{name}={value!r}: expected a whole number from 0 to {most}, such as {default}"
+        )
+    return number
 
 
 def words(name: str, default: str = "") -> list[str]:

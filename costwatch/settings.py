@@ -200,7 +200,7 @@ COSTWATCH_OTLP_GRPC_URL = env.text("COSTWATCH_OTLP_GRPC_URL")  # the same by gRP
 MAX_TAG_VALUES = env.whole_number("COSTWATCH_MAX_TAG_VALUES", 5000)
 RETENTION_DAYS = env.whole_number("COSTWATCH_RETENTION_DAYS", 400)  # older spans are refused
 # How long an exchange rate holds after its day where none follows: weekends and holidays have none.
-EXCHANGE_RATE_MAX_AGE_DAYS = env.whole_number("COSTWATCH_EXCHANGE_RATE_MAX_AGE_DAYS", 10)
+EXCHANGE_RATE_MAX_AGE_DAYS = env.whole_number("COSTWATCH_EXCHANGE_RATE_MAX_AGE_DAYS", 10, most=366)
 # Of how many days up to yesterday providers' bills are fetched again each day: they correct what they said.
 BILL_DAYS = env.whole_number("COSTWATCH_BILL_DAYS", 14)
 PROVIDER_URLS = {

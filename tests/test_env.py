@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from pgmq.base import PGMQConfig
 from psycopg.conninfo import conninfo_to_dict
 
@@ -40,6 +41,18 @@ def test_the_queues_use_tls_as_the_database_does(monkeypatch: pytest.MonkeyPatch
     url = env.broker_in(env.postgres("DATABASE_URL", ""))
     assert os.environ["PGSSLMODE"] == "verify-full"
     assert url.startswith("pgmq://cw:@db:5432/")
+
+
+@pytest.mark.parametrize("value", ["-1", "367", "9" * 30, "ten"])
+def test_a_number_out_of_its_bounds_stops_the_start_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    name = "COSTWATCH_EXCHANGE_RATE_MAX_AGE_DAYS"
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ImproperlyConfigured, match=f"{name}='{value}': expected a whole number"):
+        env.whole_number(name, 10, most=366)
+    monkeypatch.setenv(name, "0")
+    assert env.whole_number(name, 10, most=366) == 0
 
 
 def _names_read() -> set[str]:
