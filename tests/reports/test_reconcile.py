@@ -108,10 +108,14 @@ def test_before_a_day_is_settled_what_lacks_is_late(shop: Organization) -> None:
 def test_days_are_those_of_utc_whatever_the_zone(shop: Organization) -> None:
     shop.time_zone = "America/Los_Angeles"
     shop.save()
+    next_day = DAY + timedelta(days=1)
     use(shop, 1, datetime(2026, 11, 3, 23, tzinfo=UTC))
     use(shop, 5, datetime(2026, 11, 4, 0, tzinfo=UTC))
-    billed(shop, line("10", MILLION))
-    assert only(found(shop)).variance == 0
+    billed(shop, line("10", MILLION), line("50", 5 * MILLION, day=next_day), days=[DAY, next_day])
+    rows = found(shop, DAY, next_day).rows
+    assert [(row.key.day, row.metered, row.variance) for row in rows] == [
+        (DAY, 10, 0), (next_day, 50, 0),
+    ]  # fmt: skip
 
 
 def test_days_without_a_bill_are_set_apart(shop: Organization) -> None:
