@@ -25,6 +25,7 @@ from costwatch.budgets.models import (
     Budget,
     default_thresholds,
 )
+from costwatch.budgets.standings import Enforcement, enforcement_of
 from costwatch.domain.forecast import Forecast
 
 
@@ -39,6 +40,19 @@ class ForecastSerializer(serializers.Serializer[Forecast]):
         return {name: f"{getattr(instance, name):f}" for name in ("expected", "low", "high")}
 
 
+class EnforcementSerializer(serializers.Serializer[Enforcement]):
+    """The numbers that the next decision would be made on (POST /budget-decisions). Amounts are decimals."""
+
+    spent = serializers.CharField()
+    held = serializers.CharField(help_text="for calls under way, or not in spent yet")
+    as_of = serializers.DateTimeField(help_text="when spent was added up")
+    degrade_above = serializers.CharField(allow_null=True)
+    deny_above = serializers.CharField(allow_null=True)
+
+    def to_representation(self, instance: Enforcement) -> dict[str, Any]:
+        return instance.told()
+
+
 class StateSerializer(serializers.Serializer[BudgetState]):
     """Where a budget stands: the very numbers that its alerts are decided on."""
 
@@ -48,6 +62,7 @@ class StateSerializer(serializers.Serializer[BudgetState]):
     fraction = serializers.DecimalField(20, 4, help_text="of the amount; above 1: overspent")
     forecast = ForecastSerializer(allow_null=True, help_text="null: too few days are known")
     crossed = serializers.ListField(child=serializers.IntegerField(), help_text="thresholds")
+    enforcement = EnforcementSerializer(allow_null=True, help_text="null: no decision asks it")
     unpriced_calls = serializers.IntegerField()
 
     def get_spent(self, state: BudgetState) -> str:
@@ -88,6 +103,20 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         default=1,
         help_text="of a week 1 (Monday) to 7, of a month or a quarter 1 to 28",
     )
+    degrade_at = serializers.IntegerField(
+        min_value=1,
+        max_value=1000,
+        allow_null=True,
+        default=None,
+        help_text="per cent of the amount from which on calls that ask are degraded; null: never",
+    )
+    deny_at = serializers.IntegerField(
+        min_value=1,
+        max_value=1000,
+        allow_null=True,
+        default=None,
+        help_text="the same, denied",
+    )
     addresses = serializers.ListField(
         child=serializers.EmailField(max_length=254),
         max_length=MOST_ADDRESSES,
@@ -112,6 +141,8 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
             "start_day",
             "thresholds",
             "forecast_thresholds",
+            "degrade_at",
+            "deny_at",
             "addresses",
             "active",
             "created_at",
@@ -124,7 +155,11 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
 
     @extend_schema_field(StateSerializer)
     def get_state(self, budget: Budget) -> Any:
-        return StateSerializer(state_of(budget, timezone.now())).data
+        now = timezone.now()
+        state = StateSerializer(state_of(budget, now)).data
+        enforcement = enforcement_of(budget, now)
+        told = EnforcementSerializer(enforcement).data if enforcement else None
+        return {**state, "enforcement": told}
 
     def validate_amount(self, amount: Any) -> Any:
         if amount <= 0:
@@ -144,6 +179,12 @@ class BudgetSerializer(serializers.ModelSerializer[Budget]):
         if start_day > (last := LAST_START_DAY[period]):
             raise serializers.ValidationError(
                 {"start_day": f"of a {period} expected 1 to {last}, found {start_day}"}
+            )
+        degrade_at = attrs.get("degrade_at", before.degrade_at if before else None)
+        deny_at = attrs.get("deny_at", before.deny_at if before else None)
+        if degrade_at is not None and deny_at is not None and degrade_at >= deny_at:
+            raise serializers.ValidationError(
+                {"degrade_at": f"expected less than deny_at, {deny_at}; found {degrade_at}"}
             )
         return attrs
 

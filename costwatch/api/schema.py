@@ -7,7 +7,7 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.views import SpectacularAPIView
 
-from costwatch.api.authentication import ApiTokenAuthentication
+from costwatch.api.authentication import ApiTokenAuthentication, IngestKeyAuthentication
 from costwatch.api.permissions import IsMember
 from costwatch.api.scope import OrganizationView
 
@@ -26,3 +26,13 @@ class ApiTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "bearerFormat": "cwt_…"}
+
+
+class IngestKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """And about the keys that telemetry is sent with."""
+
+    target_class = IngestKeyAuthentication
+    name = "ingestKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "cwk_…"}

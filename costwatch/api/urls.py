@@ -7,6 +7,7 @@ from costwatch.api.calls import CallsView
 from costwatch.api.capacity import CapacityView
 from costwatch.api.chargeback import ChargebackView
 from costwatch.api.costs import CostsView
+from costwatch.api.decisions import DecisionsView, ReleaseView, SettleView
 from costwatch.api.exchange_rates import ExchangeRatesView
 from costwatch.api.ingest_health import IngestHealthView
 from costwatch.api.ingest_keys import IngestKeysView, IngestKeyView
@@ -26,6 +27,17 @@ urlpatterns = [
         "assignment-rules/<int:rule_id>", AssignmentRuleView.as_view(), name="api-assignment-rule"
     ),
     path("bill-fetches", BillFetchesView.as_view(), name="api-bill-fetches"),
+    path("budget-decisions", DecisionsView.as_view(), name="api-budget-decisions"),
+    path(
+        "budget-decisions/<uuid:reservation_id>/release",
+        ReleaseView.as_view(),
+        name="api-budget-release",
+    ),
+    path(
+        "budget-decisions/<uuid:reservation_id>/settle",
+        SettleView.as_view(),
+        name="api-budget-settle",
+    ),
     path("budgets", BudgetsView.as_view(), name="api-budgets"),
     path("budgets/<int:budget_id>", BudgetView.as_view(), name="api-budget"),
     path("calls", CallsView.as_view(), name="api-calls"),

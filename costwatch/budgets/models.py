@@ -3,6 +3,8 @@
 Budget     an amount for a period, for a team with what is below it, a feature, a model …, or everything
 Alert      a threshold was crossed in a period: once, whoever notices
 Delivery   one alert to one address: pending, sent or failed
+
+What is held back for calls under way is in reservation_models.py.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from django.utils import timezone
 
 from costwatch.accounts.models import Membership, Organization, Team
 from costwatch.attribution.models import Source
+from costwatch.budgets.reservation_models import Hold as Hold
+from costwatch.budgets.reservation_models import Reservation as Reservation
+from costwatch.budgets.reservation_models import Standing as Standing
 
 MOST_THRESHOLDS = 20
 MOST_ADDRESSES = 50
@@ -60,11 +65,17 @@ class Budget(models.Model):
     addresses = ArrayField(models.EmailField(), default=list, blank=True)
     members = models.ManyToManyField(Membership, blank=True)
     active = models.BooleanField(default=True)
+    # Percent of the amount from which on calls that ask are degraded, or denied. Null: they never are.
+    degrade_at = models.PositiveSmallIntegerField(null=True, blank=True)
+    deny_at = models.PositiveSmallIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
         ordering = ["name", "id"]
         constraints = [
+            models.CheckConstraint(
+                condition=~Q(degrade_at=0) & ~Q(deny_at=0), name="budget_enforced_above_zero"
+            ),
             models.CheckConstraint(condition=Q(amount__gt=0), name="budget_amount_positive"),
             models.CheckConstraint(
                 condition=Q(period="day", start_day=1)
@@ -99,6 +110,8 @@ class Budget(models.Model):
             raise ValidationError({"thresholds": "expected percents above zero, such as 50, 80"})
         if self.forecast_thresholds and min(self.forecast_thresholds) < 1:
             raise ValidationError({"forecast_thresholds": "expected percents above zero"})
+        if self.degrade_at is not None and self.deny_at is not None and self.degrade_at >= self.deny_at:  # fmt: skip
+            raise ValidationError({"degrade_at": "expected less than calls are denied at"})
         for field, most in (
             ("thresholds", MOST_THRESHOLDS),
             ("forecast_thresholds", MOST_THRESHOLDS),

@@ -5,7 +5,7 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
-from costwatch.budgets import notify
+from costwatch.budgets import decisions, notify
 from costwatch.budgets.evaluate import evaluate
 from costwatch.budgets.models import Budget
 
@@ -14,6 +14,7 @@ beat_schedule: dict[str, dict[str, Any]] = {
     # and follows prices and rules that changed.
     "evaluate-budgets": {"task": "budgets.evaluate_all", "schedule": 20.0},
     "deliver-due-alerts": {"task": "budgets.deliver_due", "schedule": 15.0},
+    "forget-old-reservations": {"task": "budgets.forget_old", "schedule": 3600.0},
 }
 
 
@@ -40,3 +41,8 @@ def deliver_due() -> None:
     """First attempts whose task was lost with its worker, and further ones."""
     for delivery_id in notify.due(timezone.now()):
         deliver.delay(delivery_id)
+
+
+@shared_task(name="budgets.forget_old")
+def forget_old_reservations() -> None:
+    decisions.forget_old(timezone.now())

@@ -209,11 +209,20 @@ class BudgetForm(BudgetModelForm):
             "start_day",
             "thresholds",
             "forecast_thresholds",
+            "degrade_at",
+            "deny_at",
             "addresses",
             "active",
         )
-        labels = {"active": "Active", "start_day": "First day"}
+        labels = {
+            "active": "Active",
+            "start_day": "First day",
+            "degrade_at": "Degrade calls at, per cent",
+            "deny_at": "Deny calls at, per cent",
+        }
         help_texts = {
+            "degrade_at": "Gateways that ask before a call are told to use something cheaper. Empty: never.",
+            "deny_at": "They are told not to make the call, such as at 100. Empty: never.",
             "feature": "Empty: all features.",
             "model": "As on the costs page. Empty: all models.",
             "provider": "Empty: all providers.",

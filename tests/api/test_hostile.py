@@ -27,6 +27,8 @@ def readable() -> Iterator[tuple[str, list[str]]]:
     """Resources with what the schema says of them, and what others are asked with."""
     schema = SchemaGenerator(urlconf="costwatch.urls").get_schema(request=None, public=True)
     for path, methods in schema["paths"].items():
+        if "get" not in methods:
+            continue
         named = [
             one["name"] for one in methods["get"].get("parameters", []) if one["in"] == "query"
         ]
@@ -34,8 +36,11 @@ def readable() -> Iterator[tuple[str, list[str]]]:
     yield "schema", [*EVERYWHERE]
 
 
+ONLY_WRITTEN = 3  # /budget-decisions and what becomes of them
+
+
 def test_every_resource_is_asked() -> None:
-    assert len(list(readable())) == len(urlpatterns)
+    assert len(list(readable())) == len(urlpatterns) - ONLY_WRITTEN
 
 
 @pytest.mark.parametrize(("path", "parameters"), list(readable()))

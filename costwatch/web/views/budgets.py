@@ -19,6 +19,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from costwatch.accounts.models import Team
 from costwatch.budgets.evaluate import BudgetState, state_of
 from costwatch.budgets.models import Alert, Budget
+from costwatch.budgets.standings import Enforcement, enforcement_of
 from costwatch.web.forms import BudgetForm
 from costwatch.web.scope import Scope, record, show
 
@@ -35,6 +36,8 @@ _RECORDED = (
     "start_day",
     "thresholds",
     "forecast_thresholds",
+    "degrade_at",
+    "deny_at",
     "addresses",
     "active",
 )
@@ -46,6 +49,7 @@ class Standing:
 
     budget: Budget
     state: BudgetState
+    enforcement: Enforcement | None
 
     @property
     def level(self) -> str:
@@ -77,7 +81,9 @@ class Standing:
 
 
 def standings(budgets: Iterable[Budget], now: datetime) -> list[Standing]:
-    return [Standing(budget, state_of(budget, now)) for budget in budgets]
+    return [
+        Standing(budget, state_of(budget, now), enforcement_of(budget, now)) for budget in budgets
+    ]
 
 
 def budgets_of_team(scope: Scope, team: Team, now: datetime) -> list[Standing]:
