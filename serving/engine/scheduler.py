@@ -4,7 +4,8 @@ Answers under way go before prompts, since somebody reads along; prompts are cut
 within its budget of tokens. Among prompts, and among those who wait, a lower priority number goes first, then whom
 somebody waits for (interactive before batch), then the team that got least so far (fairness.py), then who came
 first. When the KV cache is full, the last in that order gives its blocks back and computes its tokens again later.
-A batch request makes room for an interactive one, and while an interactive answer is under way, prompts are cut into
+A batch request makes room for an interactive one; a team that waits with fewer places than its equal part gets one of
+a team that has more, by preempting what came last there. While an interactive answer is under way, prompts are cut into
 chunks that keep its tokens coming in time (pace.py). While the first token of an interactive request is at risk of
 coming late, prompts of batch requests wait, whatever their priority.
 
@@ -13,6 +14,7 @@ A step may be planned while the one before it is still on the device (slices.py)
     Scheduler   add, plan, settle, finish
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -88,8 +90,9 @@ class Scheduler:
         return len(self._waiting)
 
     def add(self, state: RequestState) -> None:
-        """Queue a request. Raises EngineOverloaded when max_waiting wait already."""
-        if len(self._waiting) >= self._max_waiting:
+        """Queue a request. Raises EngineOverloaded when max_waiting wait already, beside those that are about to begin."""
+        free_places = max(self._max_batch_requests - len(self._running), 0)
+        if len(self._waiting) >= self._max_waiting + free_places:
             raise EngineOverloaded(
                 f"{len(self._waiting)} requests are waiting already, the most that may; try again later"
             )
@@ -111,6 +114,7 @@ class Scheduler:
         Blocks for it are taken, and its tokens count as computed: call settle() when they are.
         """
         self._make_way()
+        self._share_places()
         answering = sorted(self._answering(), key=self._turn)
         plan = _Plan(self._max_batch_tokens, self._max_batch_tokens - len(answering))
         for state in answering:
@@ -185,6 +189,27 @@ class Scheduler:
         if batch:
             self._preempt(max(batch, key=self._turn))
         return bool(batch)
+
+    def _share_places(self) -> None:
+        """Preempt one request of a team that has more than its equal part of the places, for one of a team that has less and
+        goes first. Who was preempted waits with its team at its part, so it takes nothing back."""
+        teams = Counter(state.request.team for state in self._running.values())
+        ready = self._ready_to_begin()
+        part = self._max_batch_requests // max(
+            len(teams.keys() | {s.request.team for s in ready}), 1
+        )
+        short = [state for state in ready if teams[state.request.team] < part]
+        beyond = [s for s in self._running.values() if teams[s.request.team] > max(part, 1)]
+        if not short or not beyond:
+            return
+        first, last = min(short, key=self._turn), max(beyond, key=self._turn)
+        if self._turn(first) < self._turn(last) and not self._has_room(first):
+            self._preempt(last)
+
+    def _has_room(self, state: RequestState) -> bool:
+        found = self.pool.find(self._names_to_find(state))
+        wanted = -(-len(state.token_ids) // self.pool.block_tokens) - found
+        return len(self._running) < self._max_batch_requests and wanted <= self.pool.free_blocks
 
     def _reading(self) -> list[RequestState]:
         return [state for state in self._running.values() if not state.is_answering]

@@ -89,11 +89,58 @@ def test_the_youngest_gives_its_blocks_back_and_comes_back_first() -> None:
 
 
 def test_a_full_queue_turns_away_instead_of_growing() -> None:
-    scheduler = a_scheduler(max_waiting=2)
-    for name in "ab":
+    scheduler = a_scheduler(max_waiting=2, max_batch_requests=3)
+    for name in "abcde":  # three of them find a place
         scheduler.add(a_state(name, 2))
+    with pytest.raises(EngineOverloaded, match="5 requests are waiting already"):
+        scheduler.add(a_state("f", 2))
+    step(scheduler)
     with pytest.raises(EngineOverloaded, match="2 requests are waiting already"):
-        scheduler.add(a_state("c", 2))
+        scheduler.add(a_state("f", 2))
+
+
+def running_of(scheduler: Scheduler) -> dict[str, int]:
+    places = list(scheduler)[: scheduler.running]
+    return {team: sum(each.request.team == team for each in places) for team in "ab"}
+
+
+def test_a_team_that_comes_later_gets_its_part_of_the_places() -> None:
+    scheduler = a_scheduler(max_batch_requests=4)
+    for number in range(8):
+        scheduler.add(a_state(f"a{number}", 2, team="a"))
+    for _ in range(3):
+        step(scheduler)
+    assert running_of(scheduler) == {"a": 4, "b": 0}
+    for number in range(3):
+        scheduler.add(a_state(f"b{number}", 2, team="b"))
+    for _ in range(3):
+        step(scheduler)
+    assert running_of(scheduler) == {"a": 2, "b": 2}
+    before = scheduler.preemptions
+    for _ in range(30):
+        step(scheduler)
+    assert running_of(scheduler) == {"a": 2, "b": 2}
+    assert scheduler.preemptions == before == 2, "nobody takes anything back"
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 30)), min_size=1, max_size=12),
+    st.integers(4, 6),
+    st.integers(0, 40),
+)
+def test_whoever_comes_begins_soon_beside_answers_without_an_end(
+    others: list[tuple[str, int]], places: int, steps: int
+) -> None:
+    scheduler = a_scheduler(blocks=2048, max_batch_requests=places, max_waiting=20, max_batch_tokens=64)  # fmt: skip
+    for number, (team, prompt_tokens) in enumerate(others):
+        scheduler.add(a_state(f"{team}{number}", prompt_tokens, team=team))
+    for _ in range(steps):
+        step(scheduler)
+    late = a_state("late", 3, team="d")
+    scheduler.add(late)
+    for _ in range(2 + sum(tokens for _, tokens in others) // 16):
+        step(scheduler)
+    assert late.output_tokens > 0
 
 
 def test_a_chunk_reads_the_keys_of_every_token_before_it() -> None:
