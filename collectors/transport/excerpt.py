@@ -18,6 +18,8 @@ TAIL_BYTES = 64 * 1024
 FRESH_BYTES = 64 * 1024
 _FIRST_BYTES, _LAST_BYTES = 2 * 1024, 4 * 1024  # of a stream that is cut down
 _STREAMS = (b"data:", b"event:")
+# Behind a last event that is longer than what is kept, nobody could tell that it was the last one.
+_ENDS = (b"[DONE]", b'"message_stop"', b'"response.completed"')
 _ID, _MODEL = re.compile(rb'"id"\s*:\s*"([^"]?)'), re.compile(rb'"model"\s*:\s*"([^"]?)')
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{)')
 
@@ -86,6 +88,8 @@ class Excerpt:
         first, last = whole[:_FIRST_BYTES], whole[-_LAST_BYTES:]
         # Anthropic's stream begins with what it has read.
         wanted = (_ID, _MODEL, _USAGE) if b"message_start" in first else (_ID, _MODEL)
+        if not any(end in last for end in _ENDS):
+            return
         if _USAGE.search(last) and all(_says(each, first) for each in wanted):
             self._head, self._tail, self.is_whole = first, last, False
             self._fresh, self._counted, self._fresh_bytes = [], 0, 0

@@ -20,7 +20,7 @@ from rest_framework.throttling import BaseThrottle, UserRateThrottle
 from rest_framework.views import APIView
 
 from costwatch.accounts.models import IngestKey, Organization, Team
-from costwatch.api.authentication import ApiTokenAuthentication, IngestKeyAuthentication
+from costwatch.api.authentication import IngestKeyAuthentication
 from costwatch.api.fields import TeamField, of_organization
 from costwatch.api.permissions import IsMember
 from costwatch.api.scope import OrganizationView
@@ -170,9 +170,9 @@ _STATE = inline_serializer(
 
 
 class _AskedView(OrganizationView):
-    """Asked with a key or a token."""
+    """Asked with a key, or as other resources are."""
 
-    authentication_classes = [IngestKeyAuthentication, ApiTokenAuthentication]
+    authentication_classes = [IngestKeyAuthentication, *APIView.authentication_classes]
     permission_classes: list[type[BasePermission]] = [MayAsk]
     throttle_classes = [PerKey]
 
